@@ -1,0 +1,100 @@
+# make                 all programs           make train | sample | tools | bench   one group
+# make demo            the whole path on the bundled text            make test   build and run all tests
+# make deps            install what is missing (Debian, Ubuntu)      make check  format and include rules
+# make CUDA=0|1        without or with the GPU back end              make ARCH="80 90a"   for these GPUs
+# make DEBUG=1         -O0 -g, asserts        make SAN=1   ASan + UBSan       make BUILD=dir   objects elsewhere
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
+MAKEFLAGS += --no-print-directory
+
+BUILD     ?= build$(if $(filter 1,$(SAN)),-san,$(if $(filter 1,$(DEBUG)),-debug))
+CPU_ARCH  ?= native
+PREFIX    ?= /usr/local
+NVCC      ?= $(shell command -v nvcc)
+GPUS      := $(shell command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -E '^[0-9]+\.[0-9]+$$' | tr -d . | sort -u)
+CUDA      ?= $(if $(and $(NVCC),$(GPUS)),1,0)
+ARCH      ?= $(if $(GPUS),$(patsubst 90,90a,$(GPUS)),90a)
+
+PROGRAMS  := prepare tokenizer inspect train_gpt sample
+SOURCES   := $(wildcard kernels/*.cpp engine/*.cpp engine/ops/*.cpp model/*.cpp data/*.cpp) \
+             $(filter-out $(PROGRAMS:%=tools/%.cpp) tools/make_unicode_tables.cpp,$(wildcard tools/*.cpp))
+TESTS     := $(wildcard tests/*.cpp)
+
+OPTIMIZE  := -O3 -DNDEBUG
+ifeq ($(DEBUG),1)
+OPTIMIZE  := -O0 -g
+endif
+ifeq ($(SAN),1)
+OPTIMIZE  := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+endif
+# -Wno-restrict: g++ 12 warns of its own std::string (GCC bug 105651).
+# No contraction across statements: a product and a sum round the same way in every kernel that states them apart.
+FLAGS     := -std=c++20 $(OPTIMIZE) -march=$(CPU_ARCH) -ffp-contract=on -fopenmp -Wall -Wextra -Werror -Wno-restrict -I. $(CXXFLAGS)
+LIBS      := -Wl,--as-needed -lopenblas -lopencc -lfmt -lz -lcrypto $(LDFLAGS)
+
+ifeq ($(CUDA),1)
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+SOURCES   += $(wildcard kernels/*.cu)
+FLAGS     += -DENGINE_CUDA=1
+NVFLAGS   := -std=c++20 -O3 -I. -lineinfo -Werror all-warnings -Xcompiler -Wall,-Wextra \
+             $(foreach a,$(ARCH),-gencode=arch=compute_$(a),code=sm_$(a))
+LIBS      += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart
+endif
+
+OBJECTS   := $(SOURCES:%=$(BUILD)/%.o)
+LIBRARY   := $(BUILD)/libengine.a
+COMMANDS  := $(CXX) $(FLAGS) $(LIBS) $(if $(filter 1,$(CUDA)),$(NVCC) $(NVFLAGS))
+AT_ROOT   := $(if $(filter build,$(BUILD)),1)
+BINARIES  := $(if $(AT_ROOT),$(PROGRAMS),$(PROGRAMS:%=$(BUILD)/bin/%))
+
+all: $(BINARIES)
+train: $(filter %train_gpt,$(BINARIES))
+sample: $(if $(AT_ROOT),,$(BUILD)/bin/sample)
+tools: $(filter-out %train_gpt %sample,$(BINARIES))
+
+$(PROGRAMS): %: $(BUILD)/bin/%
+	@ln -f $< $@
+$(BUILD)/bin/%: $(BUILD)/tools/%.cpp.o $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
+$(BUILD)/run_tests: $(TESTS:%=$(BUILD)/%.o) $(LIBRARY)
+	$(CXX) $(FLAGS) $^ $(LIBS) -lutf8proc -o $@
+$(LIBRARY): $(OBJECTS)
+	@rm -f $@
+	ar rcs $@ $^
+$(BUILD)/%.cpp.o: %.cpp $(BUILD)/commands
+	@mkdir -p $(@D)
+	$(CXX) $(FLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/%.cu.o: %.cu $(BUILD)/commands
+	@mkdir -p $(@D)
+	$(NVCC) $(NVFLAGS) -MMD -MP -c $< -o $@
+# A change of compiler, flags or back end rebuilds.
+$(BUILD)/commands: FORCE
+	@mkdir -p $(@D)
+	@echo '$(COMMANDS)' | cmp -s - $@ || { echo '$(COMMANDS)' > $@; \
+	  echo '$(if $(filter 1,$(CUDA)),building for CUDA: sm_$(ARCH),building for the CPU ($(if $(filter 0,$(origin CUDA)),CUDA=0,$(if $(NVCC),no GPU found; make CUDA=1 builds for one,no nvcc found)))))'; }
+
+deps:
+	@tools/deps.sh
+demo: deps
+	@$(MAKE) all
+	@tools/demo.sh
+test: deps
+	@$(MAKE) $(BUILD)/run_tests $(BINARIES)
+	@$(BUILD)/run_tests
+check:
+	@tools/check.sh
+tables: $(BUILD)/tools/make_unicode_tables.cpp.o
+	$(CXX) $(FLAGS) $^ -lutf8proc -lfmt -o $(BUILD)/make_unicode_tables
+	$(BUILD)/make_unicode_tables > data/unicode_tables.cpp
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install $(PROGRAMS:%=$(BUILD)/bin/%) $(DESTDIR)$(PREFIX)/bin
+clean:
+	rm -rf build build-* $(PROGRAMS)
+
+FORCE:
+.PHONY: all train tools deps demo test check tables install clean FORCE data engine kernels model tests
+.SECONDARY:
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,50 @@
+// What a checkpoint holds, on the container: parameters, optimizer moments, the model's configuration, the state of
+// the run, the tokenizer (docs/reference.md, "Files").
+#pragma once
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "engine/container.h"
+#include "engine/optimizer.h"
+
+namespace engine {
+
+struct CheckpointParts {
+  const ParamStore& params;
+  const AdamW* optimizer = nullptr;  // none: kind "weights", else "full"
+  std::string config, state;         // JSON
+  std::string_view tokenizer;        // its serialized form
+  std::string made_by;
+};
+
+// Writes durably. Throws Error(io), or Error(diverged) before writing anything if a parameter is not finite: a bad
+// model never replaces a good one.
+void save_checkpoint(const std::filesystem::path&, const CheckpointParts&, Stream&);
+
+class Checkpoint {
+ public:
+  explicit Checkpoint(const std::filesystem::path&);  // throws Error(checkpoint)
+  const std::string& config() const { return file_.meta("config"); }
+  const std::string& state() const { return file_.meta("state"); }
+  std::string_view tokenizer() const;
+  bool has_optimizer() const { return file_.meta("kind") == "full"; }
+  const std::string& path() const noexcept { return file_.path(); }
+
+  // Fill a sealed store, or an optimizer's moments, from the file. Every tensor must be there with the parameter's
+  // shape and its checksum; tensors that the store does not know are refused. Throws Error(checkpoint).
+  void load(ParamStore&, Stream&) const;
+  void load(AdamW&, const ParamStore&, Stream&) const;
+
+ private:
+  void load_tensor(const std::string& name, const Shape& shape, const Tensor& into, Stream&) const;
+  std::uint32_t expected_crc(const std::string& name) const;
+
+  ContainerReader file_;
+  std::map<std::string, std::uint32_t> crc32_;
+};
+
+// Compares the bytes of every tensor with the checksums that the file's metadata `crc32` lists. Throws.
+void verify_checksums(const ContainerReader&);
+
+}  // namespace engine

@@ -1,0 +1,111 @@
+#include "engine/device.h"
+
+#include <omp.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+
+#include "engine/error.h"
+#include "kernels/runtime.h"
+
+namespace engine {
+namespace {
+
+constexpr std::size_t kAlign = 256;
+
+[[noreturn]] void fail_gpu(const k::Status& status, const char* doing) {
+  throw DeviceError(fmt::format("{}: {}", doing, status.what), Exit::gpu);
+}
+
+void check(const k::Status& status, const char* doing) {
+  if (!status.ok()) fail_gpu(status, doing);
+}
+
+}  // namespace
+
+int cuda_device_count() noexcept {
+  if constexpr (has_cuda) return k::cuda_device_count();
+  return 0;
+}
+
+std::string device_name(Device device) {
+  if constexpr (has_cuda)
+    if (device.kind == DeviceKind::cuda) return k::cuda_device_name(device.index);
+  return fmt::format("cpu, {} thread{}", omp_get_max_threads(), omp_get_max_threads() == 1 ? "" : "s");
+}
+
+Device parse_device(std::string_view text) {
+  if (text == "cpu") return {};
+  if (text == "auto") return cuda_device_count() > 0 ? Device{DeviceKind::cuda, 0} : Device{};
+  int index = 0;
+  if (text.starts_with("cuda:")) {
+    auto [stop, error] = std::from_chars(text.data() + 5, text.data() + text.size(), index);
+    require(error == std::errc{} && stop == text.data() + text.size() && index >= 0, Exit::usage,
+            "--device {}: expected auto, cpu, cuda or cuda:N", text);
+  } else {
+    require(text == "cuda", Exit::usage, "--device {}: expected auto, cpu, cuda or cuda:N", text);
+  }
+  if constexpr (!has_cuda)
+    throw DeviceError(
+        fmt::format("--device {}: this is a CPU build; build with make CUDA=1, or use --device cpu", text),
+        Exit::gpu);
+  const int cards = cuda_device_count();
+  if (index >= cards)
+    throw DeviceError(fmt::format("--device {}: {} found; use --device cpu", text,
+                                  cards == 0 ? std::string("no CUDA card or driver")
+                                             : fmt::format("{} card{}", cards, cards == 1 ? "" : "s")),
+                      Exit::gpu);
+  return {DeviceKind::cuda, index};
+}
+
+std::shared_ptr<std::byte> allocate(Device device, std::size_t bytes) {
+  bytes = (bytes + kAlign - 1) / kAlign * kAlign + (bytes == 0 ? kAlign : 0);
+  if constexpr (has_cuda) {
+    if (device.kind == DeviceKind::cuda) {
+      void* at = nullptr;
+      const k::Status status = k::cuda_allocate(device.index, bytes, &at);
+      if (!status.ok())
+        throw DeviceError(
+            fmt::format("out of GPU memory: {} MiB wanted; use a smaller --batch, --seq-len or model", bytes >> 20),
+            Exit::memory);
+      return {static_cast<std::byte*>(at), [](std::byte* p) { k::cuda_free(p); }};
+    }
+  }
+  void* at = std::aligned_alloc(kAlign, bytes);
+  if (!at)
+    throw DeviceError(
+        fmt::format("out of memory: {} MiB wanted; use a smaller --batch, --seq-len or model", bytes >> 20),
+        Exit::memory);
+  return {static_cast<std::byte*>(at), [](std::byte* p) { std::free(p); }};
+}
+
+Stream::Stream(Device device) : device_(device) {
+  if constexpr (has_cuda) {
+    if (device.kind != DeviceKind::cuda) return;
+    void* queue = nullptr;
+    check(k::cuda_stream_create(device.index, &queue), "stream");
+    queue_ = {queue, [](void* q) { k::cuda_stream_destroy(q); }};
+  }
+}
+
+void Stream::copy(void* to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return;
+  if constexpr (has_cuda)
+    if (queue_) return check(k::cuda_copy(queue_.get(), to, from, bytes), "copy");
+  std::memcpy(to, from, bytes);
+}
+
+void Stream::fill(void* at, int byte, std::size_t bytes) {
+  if (bytes == 0) return;
+  if constexpr (has_cuda)
+    if (queue_) return check(k::cuda_fill(queue_.get(), at, byte, bytes), "fill");
+  std::memset(at, byte, bytes);
+}
+
+void Stream::wait() {
+  if constexpr (has_cuda)
+    if (queue_) check(k::cuda_stream_wait(queue_.get()), "wait");
+}
+
+}  // namespace engine

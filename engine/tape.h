@@ -1,0 +1,97 @@
+// Reverse-mode differentiation over a tape of closures. An op computes its output, then records how gradients flow
+// back; what that closure captures is what is saved for the backward pass, and nothing else is.
+#pragma once
+#include <functional>
+#include <initializer_list>
+#include <vector>
+
+#include "engine/error.h"
+#include "engine/param.h"
+#include "engine/tensor.h"
+
+namespace engine {
+
+struct Context {  // what a step runs on; passed along, never global
+  Stream& stream;
+  Arena& arena;
+  std::int64_t launches = 0;
+
+  Device device() const noexcept { return stream.device(); }
+
+  // The one place that runs a kernel: device choice, rehearsal (nothing runs without memory) and error context.
+  template <class P> void launch(const char* op, const P& p) {
+    launches++;
+    if (!arena.committed()) return;
+    k::Status status;
+    if (device().kind == DeviceKind::cpu) {
+      status = run(k::Cpu{}, p);
+    } else if constexpr (has_cuda && requires { run(k::Cuda{}, p); }) {
+      status = run(k::Cuda{.stream = stream.handle()}, p);
+    } else {
+      status = {1, "has no CUDA kernel in this build"};
+    }
+    if (!status.ok()) throw DeviceError(fmt::format("{}: {}", op, status.what), Exit::gpu);
+  }
+};
+
+class Tape;
+
+class Back {  // one node's view of the backward pass
+ public:
+  const Tensor& dy(std::size_t i = 0) const { return dy_[i]; }  // dL/d(output i); empty if nothing reached it
+  Tensor take(std::size_t i = 0) { return std::move(dy_[i]); }  // the same, giving up this node's hold on it
+  k::Grad into(const Slot&);          // where to write dL/dx: new memory, or add to what is there; null if unwanted
+  k::Grad into(Param&);               // = on the step's first write, += afterwards
+  void pass(const Slot&, Tensor dy);  // dL/dx += dy, sharing dy's memory when x has none yet
+  Tensor scratch(Shape, DType = DType::f32);
+  template <class P> void launch(const char* op, const P& p);
+  Context& context() const noexcept;
+
+ private:
+  Back(Tape& tape, std::vector<Tensor> dy) : tape_(tape), dy_(std::move(dy)) {}
+  friend class Tape;
+  Tape& tape_;
+  std::vector<Tensor> dy_;
+};
+
+k::Grad param_grad(Param&);  // what Back::into(Param&) gives; for ops that finish a gradient in their forward pass
+
+class Tape {
+ public:
+  enum class Mode { train, infer };  // infer: closures are dropped, so nothing is saved
+  using Backward = std::function<void(Back&)>;
+
+  explicit Tape(Context& context, Mode mode = Mode::train);
+  Tensor make(Shape, DType = DType::f32);  // from the arena, contents undefined
+  Tensor leaf(Tensor);                     // a differentiable input
+  template <class P> void launch(const char* op, const P& p) { context_.launch(op, p); }
+  // Marks the outputs as functions of whatever `backward` will send gradients to.
+  void record(const char* op, std::initializer_list<Tensor*> outputs, Backward backward);
+  // Runs the closures from the last to the first; what they saved is freed on the way.
+  void backward(const Slot& loss, Tensor seed);
+  // From a loss whose op carries its own scale (ops::linear_cross_entropy): no seed is read.
+  void backward(const Tensor& loss) { backward(loss, loss); }
+  Tensor grad(const Slot&) const;  // of a leaf, after backward(); empty if nothing reached it
+  Context& context() const noexcept { return context_; }
+  bool training() const noexcept { return mode_ == Mode::train; }
+
+ private:
+  struct Node {
+    const char* op;
+    std::vector<int> outputs;
+    Backward backward;
+  };
+  Tensor& gradient(const Slot&);
+  void mark(Tensor&);
+
+  Context& context_;
+  Mode mode_;
+  unsigned serial_;
+  std::vector<Node> nodes_;
+  std::vector<Tensor> gradients_;  // by id
+  friend class Back;
+};
+
+template <class P> void Back::launch(const char* op, const P& p) { tape_.launch(op, p); }
+
+}  // namespace engine

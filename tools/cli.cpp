@@ -1,0 +1,217 @@
+#include "tools/cli.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <new>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+namespace tools {
+namespace {
+
+using engine::Exit;
+using engine::fail;
+using engine::require;
+
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); i++) {
+    std::size_t diagonal = std::exchange(row[0], i);
+    for (std::size_t j = 1; j <= b.size(); j++) {
+      const std::size_t above = row[j];
+      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
+      diagonal = above;
+    }
+  }
+  return row.back();
+}
+
+void collect_flags(const CLI::App& app, std::vector<std::string>& flags) {
+  for (const auto* option : app.get_options()) {
+    for (const auto& name : option->get_lnames()) flags.push_back("--" + name);
+    for (const auto& name : option->get_snames()) flags.push_back("-" + name);
+  }
+  for (const auto* sub : app.get_subcommands(nullptr))
+    if (sub->parsed()) collect_flags(*sub, flags);
+}
+
+std::string one_line(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
+std::string unexpected(const CLI::App& app) {
+  const auto extras = app.remaining(true);
+  if (extras.empty()) return "unexpected arguments; see --help";
+  std::vector<std::string> flags;
+  collect_flags(app, flags);
+  const std::string given = extras.front().substr(0, extras.front().find('='));
+  if (!given.starts_with('-')) return fmt::format("unexpected argument '{}'; see --help", given);
+  const std::string near = nearest(given, flags);
+  return near.empty() ? fmt::format("unknown flag {}; see --help", given)
+                      : fmt::format("unknown flag {}, did you mean {}?", given, near);
+}
+
+std::string long_name(const std::string& names) {
+  const auto comma = names.find(',');
+  return comma == names.npos ? names : names.substr(comma + 1);
+}
+
+template <class Parse> CLI::Option* add_parsed(CLI::App& app, std::string names, std::string about, Parse parse) {
+  const std::string flag = long_name(names);
+  return app.add_option_function<std::string>(
+      names, [flag, parse](const std::string& text) { parse(flag, text); }, about);
+}
+
+}  // namespace
+
+std::string made_by() { return fmt::format("nsa-engine {}", kVersion); }
+
+std::string nearest(std::string_view given, const std::vector<std::string>& known) {
+  std::string best;
+  std::size_t least = std::max<std::size_t>(2, given.size() / 2);  // farther than this is no typing slip
+  for (const auto& word : known) {
+    const std::size_t distance = edit_distance(given, word);
+    if (distance < least) least = distance, best = word;
+  }
+  return best;
+}
+
+int run_tool(std::string program, std::string about, int argc, char** argv,
+             const std::function<Body(CLI::App&)>& setup) {
+  auto say = [&](const std::string& what, Exit code) {
+    std::fflush(stdout);
+    std::fprintf(stderr, "%s: %s\n", program.c_str(), one_line(what).c_str());
+    return int(code);
+  };
+  try {
+    CLI::App app(about, program);
+    app.set_version_flag("--version", fmt::format("{} {}", program, kVersion));
+    app.option_defaults()->always_capture_default();
+    const Body body = setup(app);
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::Success& asked) {  // --help, --version
+      return app.exit(asked);
+    } catch (const CLI::ExtrasError&) {
+      return say(unexpected(app), Exit::usage);
+    } catch (const CLI::ParseError& error) {
+      const auto extras = app.remaining(true);  // an unknown flag hides behind "required": name it first
+      const bool flag = !extras.empty() && extras.front().starts_with('-');
+      return say(flag ? unexpected(app) : fmt::format("{}; see --help", error.what()), Exit::usage);
+    }
+    return body();
+  } catch (const engine::Error& error) {
+    return say(error.what(), error.code);
+  } catch (const std::bad_alloc&) {
+    return say("out of memory", Exit::memory);
+  } catch (const std::exception& error) {
+    return say(error.what(), Exit::failure);
+  }
+}
+
+std::int64_t parse_integer(std::string_view flag, std::string_view text, std::int64_t low, std::int64_t high) {
+  std::int64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  require(error == std::errc{} && stop == end && value >= low && value <= high, Exit::usage,
+          "{} {}: expected a whole number from {} to {}", flag, text, low, high);
+  return value;
+}
+
+double parse_real(std::string_view flag, std::string_view text, double low, double high) {
+  double value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  require(error == std::errc{} && stop == end && value >= low && value <= high, Exit::usage,
+          "{} {}: expected a number from {:g} to {:g}", flag, text, low, high);
+  return value;
+}
+
+std::int64_t parse_size(std::string_view flag, std::string_view text, std::int64_t low, std::int64_t high) {
+  std::string_view digits = text;
+  double unit = 1;
+  if (!digits.empty()) {
+    switch (digits.back()) {
+      case 'k':
+      case 'K': unit = 1024.; break;
+      case 'm':
+      case 'M': unit = 1024. * 1024; break;
+      case 'g':
+      case 'G': unit = 1024. * 1024 * 1024; break;
+      default: break;
+    }
+    if (unit != 1) digits.remove_suffix(1);
+  }
+  double value = 0;
+  const char* end = digits.data() + digits.size();
+  const auto [stop, error] = std::from_chars(digits.data(), end, value);
+  value = std::floor(value * unit);
+  require(error == std::errc{} && stop == end && value >= double(low) && value <= double(high), Exit::usage,
+          "{} {}: expected a count from {} to {}, with k, M or G for 1024, 1024^2, 1024^3", flag, text, low, high);
+  return std::int64_t(value);
+}
+
+CLI::Option* add_integer(CLI::App& app, std::string names, std::int64_t& value, std::int64_t low, std::int64_t high,
+                         std::string about) {
+  return add_parsed(app, names, std::move(about),
+                    [&value, low, high](const std::string& flag, const std::string& text) {
+                      value = parse_integer(flag, text, low, high);
+                    })
+      ->type_name("N")
+      ->default_str(fmt::format("{}", value));
+}
+
+CLI::Option* add_real(CLI::App& app, std::string names, double& value, double low, double high, std::string about) {
+  return add_parsed(app, names, std::move(about),
+                    [&value, low, high](const std::string& flag, const std::string& text) {
+                      value = parse_real(flag, text, low, high);
+                    })
+      ->type_name("X")
+      ->default_str(fmt::format("{:g}", value));
+}
+
+CLI::Option* add_size(CLI::App& app, std::string names, std::int64_t& value, std::int64_t low, std::int64_t high,
+                      std::string about) {
+  return add_parsed(app, names, std::move(about),
+                    [&value, low, high](const std::string& flag, const std::string& text) {
+                      value = parse_size(flag, text, low, high);
+                    })
+      ->type_name("N[kMG]")
+      ->default_str(fmt::format("{}", value));
+}
+
+CLI::Option* add_choice(CLI::App& app, std::string names, std::string& value, std::vector<std::string> choices,
+                        std::string about) {
+  std::string listed;
+  for (const auto& choice : choices) listed += (listed.empty() ? "" : "|") + choice;
+  return add_parsed(app, names, std::move(about),
+                    [&value, choices, listed](const std::string& flag, const std::string& text) {
+                      require(std::find(choices.begin(), choices.end(), text) != choices.end(), Exit::usage,
+                              "{} {}: expected one of {}", flag, text, listed);
+                      value = text;
+                    })
+      ->type_name(listed)
+      ->default_str(value);
+}
+
+int default_threads() {
+  if (const char* wanted = std::getenv("OMP_NUM_THREADS"); wanted && *wanted) return omp_get_max_threads();
+  int threads = omp_get_num_procs();
+  std::ifstream limit("/sys/fs/cgroup/cpu.max");
+  double quota = 0, period = 0;
+  if (limit >> quota >> period && period > 0) threads = std::min(threads, std::max(1, int(quota / period)));
+  return threads;
+}
+
+void use_threads(std::int64_t threads) { omp_set_num_threads(threads > 0 ? int(threads) : default_threads()); }
+
+}  // namespace tools
