@@ -1,4 +1,5 @@
 # make                 all programs           make train | sample | tools | bench   one group
+# make V=1             shows every command
 # make demo            the whole path on the bundled text            make test   build and run all tests
 # make deps            install what is missing (Debian, Ubuntu)      make check  format and include rules
 # make CUDA=0|1        without or with the GPU back end              make ARCH="80 90a"   for these GPUs
@@ -8,6 +9,7 @@ MAKEFLAGS += -j$(shell nproc)
 endif
 MAKEFLAGS += --no-print-directory
 
+Q         := $(if $(filter 1,$(V)),,@)
 BUILD     ?= build$(if $(filter 1,$(SAN)),-san,$(if $(filter 1,$(DEBUG)),-debug))
 CPU_ARCH  ?= native
 PREFIX    ?= /usr/local
@@ -57,18 +59,22 @@ $(PROGRAMS): %: $(BUILD)/bin/%
 	@ln -f $< $@
 $(BUILD)/bin/%: $(BUILD)/tools/%.cpp.o $(LIBRARY)
 	@mkdir -p $(@D)
-	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
+	@echo "  $@"
+	$(Q)$(CXX) $(FLAGS) $^ $(LIBS) -o $@
 $(BUILD)/run_tests: $(TESTS:%=$(BUILD)/%.o) $(LIBRARY)
-	$(CXX) $(FLAGS) $^ $(LIBS) -lutf8proc -o $@
+	@echo "  $@"
+	$(Q)$(CXX) $(FLAGS) $^ $(LIBS) -lutf8proc -o $@
 $(LIBRARY): $(OBJECTS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 $(BUILD)/%.cpp.o: %.cpp $(BUILD)/commands
 	@mkdir -p $(@D)
-	$(CXX) $(FLAGS) -MMD -MP -c $< -o $@
+	@echo "  $<"
+	$(Q)$(CXX) $(FLAGS) -MMD -MP -c $< -o $@
 $(BUILD)/%.cu.o: %.cu $(BUILD)/commands
 	@mkdir -p $(@D)
-	$(NVCC) $(NVFLAGS) -MMD -MP -c $< -o $@
+	@echo "  $<"
+	$(Q)$(NVCC) $(NVFLAGS) -MMD -MP -c $< -o $@
 # A change of compiler, flags or back end rebuilds.
 $(BUILD)/commands: FORCE
 	@mkdir -p $(@D)

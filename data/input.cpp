@@ -1,0 +1,177 @@
+#include "data/input.h"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
+#include "data/utf8.h"
+#include "engine/error.h"
+
+namespace data {
+namespace {
+
+namespace fs = std::filesystem;
+using engine::Exit;
+using engine::fail;
+using engine::require;
+using namespace std::string_view_literals;
+
+constexpr std::size_t kSniffBytes = 64 << 10;
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
+std::string_view without_blanks(std::string_view text) {
+  text.remove_prefix(static_cast<std::size_t>(std::ranges::find_if_not(text, is_blank) - text.begin()));
+  return text;
+}
+
+struct Foreign {
+  std::string_view magic, what, instead;
+};
+// {0} in `instead` is the name of the input.
+constexpr Foreign kForeign[] = {
+    {"BZh"sv, "bzip2 data", "bzip2 -dc {0} | prepare -"},
+    {"\x28\xB5\x2F\xFD"sv, "Zstandard data", "zstd -dc {0} | prepare -"},
+    {"\xFD\x37zXZ\0"sv, "xz data", "xz -dc {0} | prepare -"},
+    {"PK\x03\x04"sv, "a zip archive", "unzip -p {0} | prepare -"},
+    {"7z\xBC\xAF\x27\x1C"sv, "a 7z archive", "7z x -so {0} | prepare -"},
+    {"PAR1"sv, "a parquet file", "write it as JSON lines first"},
+    {"\x1F\x8B"sv, "gzip data inside gzip data", "zcat {0} | prepare -"},
+    {"\xFF\xFE"sv, "UTF-16 text", "iconv -f UTF-16 -t UTF-8 {0} | prepare -"},
+    {"\xFE\xFF"sv, "UTF-16 text", "iconv -f UTF-16 -t UTF-8 {0} | prepare -"},
+};
+
+// "BZh" alone could begin a text: a level and a block or stream mark follow.
+bool is_bzip2(std::string_view head) {
+  return head.size() >= 10 && head[3] >= '1' && head[3] <= '9' &&
+         (head.substr(4, 6) == "1AY&SY" || head.substr(4, 6) == "\x17\x72\x45\x38\x50\x90");
+}
+
+void refuse_foreign(std::string_view head, const std::string& name) {
+  for (const Foreign& foreign : kForeign) {
+    if (!head.starts_with(foreign.magic) || (foreign.magic == "BZh" && !is_bzip2(head))) continue;
+    fail(Exit::data, "{}: holds {}, expected text, JSON or an abstract dump, plain or .gz; try: {}", name,
+         foreign.what, fmt::format(fmt::runtime(foreign.instead), name));
+  }
+  require(!(head.size() > 16 && head[8] == '{' && head.substr(0, kSniffBytes).find("\"nsa-") != head.npos),
+          Exit::data, "{}: was made by this project and is no text; give the text that it was made from", name);
+}
+
+void refuse_other_encodings(std::string_view head, const std::string& name) {
+  constexpr std::uint64_t kFew = 64;  // a short text may well be damaged
+  const auto zeros = static_cast<std::uint64_t>(std::ranges::count(head, '\0'));
+  require(zeros <= kFew || zeros * 10 <= head.size(), Exit::data,
+          "{}: {} of the first {} bytes are zero, expected UTF-8 text; if it is UTF-16: iconv -f UTF-16LE -t UTF-8",
+          name, zeros, head.size());
+  std::uint64_t ill_formed = 0;
+  repair_utf8(head, &ill_formed);
+  require(
+      ill_formed <= kFew || ill_formed * 10 <= head.size(), Exit::data,
+      "{}: {} ill-formed places in the first {} bytes, expected UTF-8; if it is GB18030: iconv -f GB18030 -t UTF-8",
+      name, ill_formed, head.size());
+}
+
+InputFormat format_of(std::string_view head, const std::string& name) {
+  const auto starts = [&](std::string_view tag) { return head.starts_with(tag); };
+  if (starts("<?xml")) {
+    const std::size_t end = head.find("?>");
+    if (end != head.npos) head = without_blanks(head.substr(end + 2));
+  }
+  if (starts("<feed") || starts("<doc>")) return InputFormat::abstract_xml;
+  require(!starts("<mediawiki"), Exit::data,
+          "{}: is a pages-articles dump, which is not read yet; expected text, JSON lines or an abstract dump", name);
+  require(!starts("<doc "), Exit::data,
+          "{}: is wikiextractor's <doc> output, which is not read yet; run wikiextractor with --json", name);
+  if (starts("{")) {
+    const auto next = without_blanks(head.substr(1));
+    if (next.starts_with('"') || next.starts_with('}')) return InputFormat::json;
+  }
+  if (starts("[")) {
+    const auto next = without_blanks(head.substr(1));
+    if (next.starts_with('{') || next.starts_with(']')) return InputFormat::json;
+  }
+  return InputFormat::plain_text;
+}
+
+}  // namespace
+
+std::vector<std::string> expand_inputs(const std::vector<std::string>& arguments) {
+  std::vector<std::string> files;
+  for (const std::string& argument : arguments) {
+    std::error_code error;
+    if (argument == "-" || !fs::is_directory(argument, error)) {
+      require(argument == "-" || fs::exists(argument, error), Exit::data,
+              "{}: no such file or folder; give an existing one, or - for standard input", argument);
+      require(argument != "-" || std::ranges::find(files, "-") == files.end(), Exit::usage,
+              "-: given twice, standard input can be read once");
+      files.push_back(argument);
+      continue;
+    }
+    const std::size_t first = files.size();
+    fs::recursive_directory_iterator entries(argument, error);
+    for (; !error && entries != fs::recursive_directory_iterator(); entries.increment(error))
+      if (entries->is_regular_file(error) && entries->file_size(error) > 0) files.push_back(entries->path().string());
+    require(!error, Exit::data, "{}: the folder cannot be read: {}", argument, error.message());
+    require(files.size() > first, Exit::data, "{}: the folder holds no files with content; give one that does",
+            argument);
+    std::sort(files.begin() + static_cast<std::ptrdiff_t>(first), files.end());
+  }
+  return files;
+}
+
+Input::Input(const std::string& name, const InputOptions& options, std::uint64_t limit,
+             std::function<void(std::string)> warn)
+    : name_(name == "-" ? "standard input" : name),
+      limit_(limit),
+      buffer_(std::max<std::size_t>(options.window, 64)) {
+  source_ = name == "-" && options.standard_input != nullptr ? open_spool(*options.standard_input)
+                                                             : open_file(name, options.poll);
+  std::vector<std::byte> magic(2);
+  std::size_t have = 0;
+  while (have < magic.size()) {
+    const std::size_t count = source_->read(std::span(magic).subspan(have));
+    if (count == 0) break;
+    have += count;
+  }
+  require(have > 0, Exit::data, "{}: is empty, expected text; give a file that holds some", name_);
+  magic.resize(have);
+  const bool gzip = have == 2 && magic[0] == std::byte{0x1f} && magic[1] == std::byte{0x8b};
+  source_ = prepend(std::move(magic), std::move(source_));
+  if (gzip) source_ = gunzip(std::move(source_), name_, std::move(warn));
+  sniff(options.raw);
+}
+
+void Input::sniff(bool raw) {
+  while (end_ - begin_ < std::min(kSniffBytes, buffer_.size()) && fill()) {
+  }
+  refuse_foreign(window(), name_);
+  refuse_other_encodings(window().substr(0, kSniffBytes), name_);
+  if (raw) return;
+  if (window().starts_with(kByteOrderMark)) consume(kByteOrderMark.size());
+  format_ = format_of(without_blanks(window()), name_);
+}
+
+bool Input::fill() {
+  if (ended_) return false;
+  if (begin_ > 0 && end_ == buffer_.size()) {
+    std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+  }
+  if (end_ == buffer_.size()) return false;
+  // At the limit one more byte is read, to know whether there was more.
+  std::size_t room = buffer_.size() - end_;
+  if (limit_ - read_ < room) room = static_cast<std::size_t>(limit_ - read_) + 1;
+  std::size_t count = source_->read(std::as_writable_bytes(std::span(buffer_).subspan(end_, room)));
+  if (count == 0) ended_ = true;
+  if (count > limit_ - read_) {
+    count = static_cast<std::size_t>(limit_ - read_);
+    ended_ = limited_ = true;
+  }
+  end_ += count;
+  read_ += count;
+  return count > 0;
+}
+
+}  // namespace data

@@ -1,0 +1,60 @@
+// What `prepare` and `tokenizer train` read: files, folders and standard input, unpacked, as one window of bytes that
+// moves on. Formats are told by content, never by name (docs/data.md, "Inputs").
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/byte_source.h"
+#include "data/spool.h"
+
+namespace data {
+
+// Each folder replaced by all files below it that are not empty, in the order of their paths; "-" stays. Throws
+// Error(data) for a path that does not exist and a folder without files, Error(usage) for "-" given twice.
+std::vector<std::string> expand_inputs(const std::vector<std::string>& arguments);
+
+struct InputOptions {
+  std::size_t window = std::size_t{1} << 20;  // bytes to hold at a time
+  bool raw = false;                           // every format is text, a byte order mark is kept
+  const SpoolFile* standard_input = nullptr;  // flushed; read in place of standard input
+  std::function<void()> poll = {};            // called often while waiting; may throw
+};
+
+enum class InputFormat : std::uint8_t { plain_text, abstract_xml, json };
+
+// One input. The constructor reads its beginning and throws Error(data) for what is empty, packed other than by gzip,
+// of a format that is not read, or no UTF-8; the message says what to do instead.
+class Input {
+ public:
+  // `warn` receives whole lines. `limit`: unpacked bytes that may still be read.
+  Input(const std::string& name, const InputOptions&, std::uint64_t limit, std::function<void(std::string)> warn);
+
+  const std::string& name() const noexcept { return name_; }
+  InputFormat format() const noexcept { return format_; }
+  // Unread bytes held.
+  std::string_view window() const noexcept { return {buffer_.data() + begin_, end_ - begin_}; }
+  // Reads more behind the window. False at the end, and when the window is full.
+  bool fill();
+  bool at_end() const noexcept { return ended_; }  // the window holds all that is left
+  void consume(std::size_t bytes) noexcept { begin_ += bytes; }
+  std::uint64_t offset() const noexcept { return read_ - (end_ - begin_); }  // unpacked bytes before the window
+  std::uint64_t bytes_read() const noexcept { return read_; }
+  bool limited() const noexcept { return limited_; }  // ended by the limit, there was more
+
+ private:
+  void sniff(bool raw);
+
+  std::string name_;
+  std::unique_ptr<ByteSource> source_;
+  std::uint64_t limit_, read_ = 0;
+  std::vector<char> buffer_;
+  std::size_t begin_ = 0, end_ = 0;
+  bool ended_ = false, limited_ = false;
+  InputFormat format_ = InputFormat::plain_text;
+};
+
+}  // namespace data

@@ -1,0 +1,84 @@
+// Documents as blocks of about equal size for the workers of `prepare`: small documents share a block, large ones are
+// cut into parts where that changes neither conversion nor ids.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/document_reader.h"
+#include "data/t2s.h"
+#include "data/token_file.h"
+#include "data/tokenizer.h"
+
+namespace data {
+
+enum class PartEnd : std::uint8_t { open, whole, abandoned };  // the document after this part
+
+struct Part {
+  std::size_t text_end = 0;  // it begins where the part before it ends
+  PartEnd then = PartEnd::open;
+  std::uint64_t hash = 0;  // whole: SplitHash of the title, or of the text where there is none (or no title yet)
+  // Filled in by a worker:
+  std::size_t converted_end = 0, ids_end = 0;
+};
+
+struct TextBlock {
+  std::string text;  // as read
+  std::vector<Part> parts;
+  std::uint64_t input_bytes = 0;  // unpacked, read until here
+  // Filled in by a worker:
+  std::string converted;  // repaired, and simplified where wanted
+  std::vector<std::uint32_t> ids;
+  std::uint64_t replaced = 0;
+  EncodeCounts counts;
+  std::vector<std::string> unknown_words;
+};
+
+class PartStream final : public DocumentSink {
+ public:
+  struct Options {
+    bool raw = false;  // one document without limits, which is never ended
+    std::uint64_t seed = 1;
+    const Converter* converter = nullptr;
+    std::size_t part_bytes = 64 << 10;  // largest part
+    std::size_t block_bytes = 256 << 10;
+    std::uint64_t document_bytes = 32 << 20;  // larger documents are cut behind the last line end before
+  };
+  PartStream(Options, std::function<void(TextBlock)> push);
+
+  void begin() override;
+  void text(std::string_view piece) override;
+  void end(std::string_view title) override;
+  void abandon() override;
+  void skip(std::string_view reason) override { ++skipped_[std::string(reason)]; }
+  void warn(std::string line) override { warnings_.push_back(std::move(line)); }
+
+  void set_input_bytes(std::uint64_t bytes) noexcept { block_.input_bytes = bytes; }
+  // Hands on what is left. `limited`: a raw stream ends at a limit, so an unfinished character is left out.
+  void finish(bool limited);
+
+  const std::map<std::string, std::uint64_t>& skipped() const noexcept { return skipped_; }
+  const std::vector<std::string>& warnings() const noexcept { return warnings_; }
+  std::uint64_t cut_documents() const noexcept { return cut_documents_; }
+
+ private:
+  void emit(std::string_view part, PartEnd then);
+  void push_block();
+
+  Options options_;
+  std::function<void(TextBlock)> push_;
+  TextBlock block_;
+  std::string pending_;        // of the present document, not yet in a part
+  std::uint64_t emitted_ = 0;  // bytes of the present document in parts
+  bool has_text_ = false;      // the present document is not blank
+  bool part_open_ = false;     // the last part belongs to the present document
+  SplitHash text_hash_;
+  std::map<std::string, std::uint64_t> skipped_;
+  std::vector<std::string> warnings_;
+  std::uint64_t cut_documents_ = 0;
+};
+
+}  // namespace data

@@ -1,0 +1,341 @@
+#include "data/prepare.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+
+#include "data/block_queue.h"
+#include "data/char_vocab.h"
+#include "data/input.h"
+#include "data/part_stream.h"
+#include "data/t2s.h"
+#include "data/text_output.h"
+#include "data/unicode_tables.h"
+#include "data/utf8.h"
+#include "data/wordpiece.h"
+#include "engine/container.h"
+#include "engine/durable_file.h"
+#include "engine/error.h"
+
+namespace data {
+namespace {
+
+namespace fs = std::filesystem;
+using engine::Exit;
+using engine::fail;
+using engine::require;
+
+constexpr int kMostWorkers = 16;               // unpacking is slower than so many
+constexpr std::size_t kMostUnknown = 1 << 16;  // different words that are counted
+
+std::string listed(const std::map<std::string, std::uint64_t>& counts) {
+  std::string text;
+  for (const auto& [what, count] : counts) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", count, what);
+  return text;
+}
+
+class Preparation {
+ public:
+  Preparation(const PrepareOptions& options, const Interrupt* interrupt,
+              const std::function<void(const PrepareReport&)>& progress)
+      : options_(options),
+        interrupt_(interrupt),
+        progress_(progress),
+        files_(expand_inputs(options.inputs)),
+        workers_(std::clamp(options.threads, 1, kMostWorkers)) {
+    check_output();
+    if (options_.t2s != "off") converter_.emplace(options_.t2s);
+  }
+
+  PrepareReport run() {
+    if (options_.text) write_text();
+    else write_tokens();
+    return std::move(report_);
+  }
+
+ private:
+  void poll() const {
+    if (interrupt_ != nullptr) interrupt_->check();
+  }
+
+  void check_output() const {
+    require(options_.text || options_.output != "-", Exit::usage,
+            "-o -: a token file needs a name; standard output is for --text");
+    std::error_code error;
+    for (const std::string& file : files_)
+      require(file == "-" || options_.output == "-" || !fs::equivalent(file, options_.output, error), Exit::usage,
+              "-o {}: is also an input; name another output", options_.output.string());
+    if (options_.output != "-") engine::DurableFile(options_.output);  // is it possible at all?
+  }
+
+  const Converter* converter() const { return converter_ ? &*converter_ : nullptr; }
+
+  // Reads all inputs: `work` runs in worker threads on blocks whose text is converted, `consume` here and in order.
+  void run_blocks(const std::function<void(TextBlock&, int)>& work, const std::function<void(TextBlock&)>& consume) {
+    BlockQueue<TextBlock> queue(static_cast<std::size_t>(workers_) + 8);
+    PartStream parts({.raw = options_.raw,
+                      .seed = options_.seed,
+                      .converter = converter(),
+                      .part_bytes = options_.part_bytes,
+                      .block_bytes = options_.block_bytes},
+                     [&](TextBlock block) { queue.push(std::move(block)); });
+    std::uint64_t input_bytes = 0;
+    queue.run(
+        workers_, [&] { input_bytes = read_inputs(queue, parts); },
+        [&](TextBlock& block, int worker) {
+          convert(block);
+          work(block, worker);
+        },
+        [&](TextBlock& block) {
+          poll();
+          consume(block);
+        });
+    report_.input_bytes = input_bytes;
+    report_.skipped = parts.skipped();
+    report_.warnings.insert(report_.warnings.end(), parts.warnings().begin(), parts.warnings().end());
+    report_.cut_documents = parts.cut_documents();
+  }
+
+  // Returns the unpacked bytes read.
+  std::uint64_t read_inputs(BlockQueue<TextBlock>& queue, PartStream& parts) {
+    const InputOptions input_options{.window = options_.window_bytes,
+                                     .raw = options_.raw,
+                                     .standard_input = spool_ ? &*spool_ : nullptr,
+                                     .poll = [&] {
+                                       poll();
+                                       if (queue.stopped()) throw BlockQueue<TextBlock>::Stopped();
+                                     }};
+    std::uint64_t bytes = 0;
+    bool limited = false;
+    if (options_.raw) parts.begin();
+    for (const std::string& file : files_) {
+      if (bytes == options_.limit_bytes) break;
+      Input input(file, input_options, options_.limit_bytes - bytes,
+                  [&](std::string line) { parts.warn(std::move(line)); });
+      if (options_.raw) read_raw(input, bytes, parts);
+      else read_documents(input, {options_.text_field, options_.separator}, parts);
+      bytes += input.bytes_read();
+      parts.set_input_bytes(bytes);
+      limited = input.limited();
+    }
+    parts.finish(limited);
+    return bytes;
+  }
+
+  static void read_raw(Input& input, std::uint64_t bytes_before, PartStream& parts) {
+    do {
+      parts.set_input_bytes(bytes_before + input.bytes_read());
+      parts.text(input.window());
+      input.consume(input.window().size());
+    } while (input.fill());
+  }
+
+  void convert(TextBlock& block) const {
+    std::size_t begin = 0;
+    for (Part& part : block.parts) {
+      const auto text = std::string_view(block.text).substr(begin, part.text_end - begin);
+      begin = part.text_end;
+      if (is_well_formed(text)) append_converted(text, block.converted);
+      else append_converted(repair_utf8(text, &block.replaced), block.converted);
+      part.converted_end = block.converted.size();
+    }
+  }
+  void append_converted(std::string_view text, std::string& out) const {
+    if (converter_) converter_->convert(text, out);
+    else out.append(text);
+  }
+
+  void write_text() {
+    TextOutput out(options_.output);
+    run_blocks([](TextBlock&, int) {},
+               [&](TextBlock& block) {
+                 for_each_part(block, [&](const Part& part, std::string_view text, std::span<const std::uint32_t>) {
+                   if (options_.raw) return out.raw(text);
+                   out.add(text);
+                   if (part.then == PartEnd::whole) out.end_document();
+                   if (part.then == PartEnd::abandoned) out.abandon_document();
+                 });
+               });
+    check_content();
+    out.finish();
+  }
+
+  void write_tokens() {
+    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer();
+    TokenFileWriter out(options_.output, *tokenizer, options_.raw, [this] { poll(); });
+    run_blocks([&](TextBlock& block, int) { encode(*tokenizer, block); },
+               [&](TextBlock& block) {
+                 for_each_part(block,
+                               [&](const Part& part, std::string_view text, std::span<const std::uint32_t> ids) {
+                                 out.add(ids, text.size());
+                                 if (part.then == PartEnd::whole) out.end_document(part.hash);
+                                 if (part.then == PartEnd::abandoned) out.abandon_document();
+                               });
+               });
+    check_content();
+    name_commonest_unknown();
+    report_.summary = out.finish(options_.split, {.t2s = options_.t2s,
+                                                  .opencc_version = converter_ ? converter_->opencc_version() : "",
+                                                  .unicode_version = std::string(kUnicodeVersion),
+                                                  .source = source(),
+                                                  .counts = counts_json(),
+                                                  .made_by = options_.made_by});
+  }
+
+  static void encode(const Tokenizer& tokenizer, TextBlock& block) {
+    std::size_t begin = 0;
+    for (Part& part : block.parts) {
+      tokenizer.encode(std::string_view(block.converted).substr(begin, part.converted_end - begin), block.ids,
+                       &block.counts, &block.unknown_words);
+      begin = part.converted_end;
+      part.ids_end = block.ids.size();
+    }
+  }
+
+  template <class Use> void for_each_part(const TextBlock& block, const Use& use) {
+    std::size_t text = 0, id = 0;
+    for (const Part& part : block.parts) {
+      use(part, std::string_view(block.converted).substr(text, part.converted_end - text),
+          block.ids.empty() ? std::span<const std::uint32_t>() : std::span(block.ids).subspan(id, part.ids_end - id));
+      text = part.converted_end;
+      id = part.ids_end;
+      report_.documents += part.then == PartEnd::whole;
+    }
+    count(block);
+    if (progress_) progress_(report_);
+  }
+
+  void count(const TextBlock& block) {
+    report_.input_bytes = block.input_bytes;
+    report_.text_bytes += block.converted.size();
+    report_.replaced += block.replaced;
+    report_.counts.tokens += block.counts.tokens;
+    report_.counts.unknown += block.counts.unknown;
+    report_.counts.dropped_characters += block.counts.dropped_characters;
+    report_.counts.special_words += block.counts.special_words;
+    for (const std::string& word : block.unknown_words) {
+      const auto known = unknown_.find(word);
+      if (known != unknown_.end()) ++known->second;
+      else if (unknown_.size() < kMostUnknown) unknown_.emplace(word, 1);
+    }
+  }
+
+  void check_content() {
+    if (options_.raw) report_.documents = report_.text_bytes > 0;
+    require(report_.documents > 0, Exit::data, "{}: no documents{}{}; give an input that holds text{}", source(),
+            report_.skipped.empty() ? "" : ", skipped: ", listed(report_.skipped),
+            report_.skipped.contains("no text field") ? ", or name its field by --text-field" : "");
+    constexpr std::uint64_t kSome = 1000;
+    require(report_.replaced < kSome || report_.replaced * 10 < report_.input_bytes, Exit::data,
+            "{}: {} ill-formed places in {} bytes, expected UTF-8; convert it by iconv first", source(),
+            report_.replaced, report_.input_bytes);
+  }
+
+  std::unique_ptr<Tokenizer> make_tokenizer() {
+    if (!options_.vocab.empty()) {
+      auto tokenizer = read_vocab_txt(options_.vocab, options_.lower);
+      report_.tokenizer = fmt::format("{} ({} tokens)", options_.vocab, tokenizer->size());
+      if (!options_.lower && !tokenizer->has_capitals())
+        report_.warnings.push_back(options_.vocab + ": has no capital letters, so --cased makes them [UNK]");
+      return tokenizer;
+    }
+    if (!options_.tokenizer.empty()) {
+      const engine::ContainerReader file(options_.tokenizer, Exit::checkpoint);
+      file.require_format("nsa-tokenizer");
+      const auto payload = file.at("tokenizer", engine::FileType::u8).as<char>();
+      auto tokenizer = deserialize_tokenizer({payload.data(), payload.size()}, options_.tokenizer);
+      report_.tokenizer = fmt::format("{} ({} tokens)", options_.tokenizer, tokenizer->size());
+      return tokenizer;
+    }
+    return train_vocabulary();
+  }
+
+  std::unique_ptr<Tokenizer> train_vocabulary() {
+    spool_standard_input();
+    std::vector<std::unique_ptr<CharCounter>> counters;
+    for (int i = 0; i < workers_; ++i) counters.push_back(std::make_unique<CharCounter>(options_.lower));
+    run_blocks(
+        [&](TextBlock& block, int worker) {
+          std::size_t begin = 0;
+          for (const Part& part : block.parts) {
+            counters[static_cast<std::size_t>(worker)]->add(
+                std::string_view(block.converted).substr(begin, part.converted_end - begin));
+            begin = part.converted_end;
+          }
+        },
+        [&](TextBlock& block) { for_each_part(block, [](auto&&...) {}); });
+    check_content();
+    for (int i = 1; i < workers_; ++i) counters[0]->merge(*counters[static_cast<std::size_t>(i)]);
+    CharVocabReport trained;
+    auto tokenizer = counters[0]->finish(options_.vocab_size, options_.coverage, &trained);
+    report_ = {};
+    report_.tokenizer = fmt::format("trained on the input: {} tokens, {:.4f} % of its characters", trained.size,
+                                    100 * trained.coverage());
+    return tokenizer;
+  }
+
+  // Standard input can be read once, training and encoding need it twice.
+  void spool_standard_input() {
+    if (std::ranges::find(files_, "-") == files_.end()) return;
+    spool_.emplace(options_.output.parent_path());
+    const auto in = open_file("-", [this] { poll(); });
+    std::vector<std::byte> buffer(1 << 20);
+    while (const std::size_t count = in->read(buffer)) spool_->append(std::span(buffer).first(count));
+    spool_->flush();
+  }
+
+  void name_commonest_unknown() {
+    constexpr std::size_t kMost = 10;
+    auto& words = report_.commonest_unknown;
+    words.assign(unknown_.begin(), unknown_.end());
+    const auto more = [](const auto& a, const auto& b) {
+      return a.second != b.second ? a.second > b.second : a.first < b.first;
+    };
+    const auto most = static_cast<std::ptrdiff_t>(std::min(words.size(), kMost));
+    std::partial_sort(words.begin(), words.begin() + most, words.end(), more);
+    words.resize(static_cast<std::size_t>(most));
+  }
+
+  std::string source() const {  // the inputs' own names, without their folders
+    constexpr std::size_t kEnough = 1000;
+    std::string text;
+    for (const std::string& input : options_.inputs) {
+      if (text.size() > kEnough) return text + ", ...";
+      fs::path path = fs::path(input).lexically_normal();
+      if (!path.has_filename()) path = path.parent_path();
+      text += (text.empty() ? "" : ", ") + (input == "-" ? "standard input" : path.filename().string());
+    }
+    return repair_utf8(text);
+  }
+
+  std::string counts_json() const {
+    std::string skipped;
+    for (const auto& [reason, count] : report_.skipped)
+      skipped += fmt::format("{}\"{}\":{}", skipped.empty() ? "" : ",", reason, count);
+    return fmt::format(
+        "{{\"documents\":{},\"skipped\":{{{}}},\"cut\":{},\"input_bytes\":{},\"replaced\":{},\"dropped\":{},"
+        "\"special_words\":{},\"unknown\":{}}}",
+        report_.documents, skipped, report_.cut_documents, report_.input_bytes, report_.replaced,
+        report_.counts.dropped_characters, report_.counts.special_words, report_.counts.unknown);
+  }
+
+  const PrepareOptions& options_;
+  const Interrupt* interrupt_;
+  const std::function<void(const PrepareReport&)>& progress_;
+  std::vector<std::string> files_;
+  int workers_;
+  std::optional<Converter> converter_;
+  std::optional<SpoolFile> spool_;
+  std::unordered_map<std::string, std::uint64_t> unknown_;
+  PrepareReport report_;
+};
+
+}  // namespace
+
+PrepareReport prepare(const PrepareOptions& options, const Interrupt* interrupt,
+                      const std::function<void(const PrepareReport&)>& progress) {
+  return Preparation(options, interrupt, progress).run();
+}
+
+}  // namespace data

@@ -1,0 +1,54 @@
+// The pipeline of `prepare`: inputs -> documents -> repair, conversion and ids on several threads -> a token file, or
+// text. The output depends on neither the number of threads nor the sizes of buffers; memory not on the input.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "data/interrupt.h"
+#include "data/token_file.h"
+#include "data/tokenizer.h"
+
+namespace data {
+
+struct PrepareOptions {
+  std::vector<std::string> inputs;  // paths, folders, "-"
+  std::filesystem::path output;     // with `text` also "-"
+  std::string vocab, tokenizer;     // files; neither: a vocabulary is trained on the input
+  std::uint32_t vocab_size = 16384;
+  double coverage = 0.9999;
+  bool lower = true;        // WordPiece: lower-case and strip marks
+  std::string t2s = "t2s";  // an OpenCC configuration or "off"
+  Split split;
+  std::uint64_t seed = 1;
+  bool raw = false, text = false;
+  std::string text_field, separator;
+  std::uint64_t limit_bytes = ~std::uint64_t{0};
+  int threads = 1;
+  std::string made_by;
+  // No result depends on these; tests make them small.
+  std::size_t window_bytes = std::size_t{1} << 20, part_bytes = 64 << 10, block_bytes = 256 << 10;
+};
+
+struct PrepareReport {
+  std::uint64_t documents = 0, cut_documents = 0, input_bytes = 0, text_bytes = 0;
+  std::uint64_t replaced = 0;  // ill-formed parts of UTF-8 that became U+FFFD
+  EncodeCounts counts;
+  std::map<std::string, std::uint64_t> skipped;                          // by reason
+  std::vector<std::string> warnings;                                     // lines
+  std::vector<std::pair<std::string, std::uint64_t>> commonest_unknown;  // at most ten
+  TokenFileSummary summary;
+  std::string tokenizer;  // what it was made of or read from, for people
+};
+
+// `progress`, when given, is called after every block with what is known so far. Throws Error (usage: options that
+// exclude each other; data: nothing to read in the inputs; checkpoint: the vocabulary; io), Interrupted, and
+// OutputClosed; then nothing is left of the output.
+PrepareReport prepare(const PrepareOptions&, const Interrupt* interrupt = nullptr,
+                      const std::function<void(const PrepareReport&)>& progress = {});
+
+}  // namespace data

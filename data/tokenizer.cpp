@@ -1,0 +1,79 @@
+#include "data/tokenizer.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <fstream>
+
+#include "data/wordpiece.h"
+#include "engine/container.h"
+#include "engine/error.h"
+
+namespace data {
+namespace {
+
+using engine::Exit;
+
+// A container begins with its header's length, far below 2^32, then "{"; text holds no NUL in its first 8 bytes.
+bool looks_like_container(const std::filesystem::path& path) {
+  std::array<char, 9> start{};
+  std::ifstream file(path, std::ios::binary);
+  file.read(start.data(), start.size());
+  return file.gcount() == start.size() && std::memcmp(&start[4], "\0\0\0\0{", 5) == 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> deserialize_tokenizer(std::string_view payload, const std::string& where) {
+  return parse_wordpiece(payload, where);
+}
+
+void save_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& path) {
+  const std::string payload = tokenizer.serialize();
+  engine::ContainerWriter file;
+  file.set("format", "nsa-tokenizer/1");
+  file.set("tokenizer", std::string(tokenizer.kind()));
+  file.set("vocab_size", std::to_string(tokenizer.size()));
+  file.set("vocab_sha256", tokenizer.vocab_sha256());
+  file.add("tokenizer", engine::FileType::u8, {payload.size()}, std::as_bytes(std::span(payload)));
+  file.save(path);
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path, bool lower) {
+  if (!looks_like_container(path)) return read_vocab_txt(path, lower);
+  const engine::ContainerReader file(path, Exit::checkpoint);
+  file.require_format("nsa-tokenizer");
+  const auto payload = file.at("tokenizer", engine::FileType::u8).bytes;
+  auto tokenizer =
+      deserialize_tokenizer({reinterpret_cast<const char*>(payload.data()), payload.size()}, file.path());
+  engine::require(tokenizer->vocab_sha256() == file.meta("vocab_sha256"), Exit::checkpoint,
+                  "{}: the vocabulary does not have the SHA-256 that the header gives; the file is damaged, make it "
+                  "anew with `tokenizer train`",
+                  file.path());
+  return tokenizer;
+}
+
+std::string StreamDecoder::push(std::uint32_t id) {
+  const std::size_t added = tokenizer_.decode({&id, 1}).size();
+  if (added == 0) return {};  // no text and no effect on its neighbours
+  ids_.push_back(id);
+  const std::string text = tokenizer_.decode(ids_);
+  const std::size_t settled = std::max(sent_, tokenizer_.settled(text));
+  std::string out = text.substr(sent_, settled - sent_);
+  const std::size_t held = text.size() - settled;
+  sent_ = settled;
+  if (held <= added && ids_.size() > 2) {  // the last id holds all that is unsettled
+    ids_.erase(ids_.begin(), ids_.end() - 2);
+    sent_ = tokenizer_.decode(ids_).size() - held;
+  }
+  return out;
+}
+
+std::string StreamDecoder::finish() {
+  std::string out = tokenizer_.decode(ids_).substr(sent_);
+  ids_.clear();
+  sent_ = 0;
+  return out;
+}
+
+}  // namespace data

@@ -1,0 +1,137 @@
+// Causal attention over head-major tensors, as branches that differ only in which keys a query sees.
+//
+// Legend: q-like tensors [batch, heads, length, dim], k/v-like [batch, kv_heads, length, dim]; query head h reads
+// key/value head h / (heads / kv_heads). Logits are scale * q.k; every softmax keeps its log-sum-exp for the backward
+// pass (flash attention's scheme: probabilities are recomputed, never stored). Sums have a fixed order for any thread
+// count.
+#pragma once
+#include "kernels/types.h"
+
+namespace k {
+
+struct AttentionShape {
+  std::int64_t batch, heads, kv_heads, length, dim;
+};
+
+// ---- window (and dense): query i sees keys max(0, i - reach) .. i. Dense: reach >= length - 1.
+// The reference model's window of W has reach W (W + 1 keys, docs/model.md 1.2), the paper's has reach W - 1.
+struct WindowForward {
+  Out out;     // [batch, heads, length, dim]
+  float* lse;  // [batch, heads, length]
+  In q, k, v;
+  AttentionShape shape;
+  std::int64_t reach;
+  float scale;
+};
+struct WindowBackward {
+  Grad dq, dk, dv;
+  In dout, out, q, k, v;
+  const float* lse;
+  AttentionShape shape;
+  std::int64_t reach;
+  float scale;
+};
+
+// ---- compression by a strided convolution with one group a head: stride = kernel = block, complete blocks only.
+// y[b,h,w,o] = bias[h*dim+o] + sum_{j,d} weight[h*dim+o, d, j] (x[b,h,w*block+j,d] + place[h,j,d])
+// (docs/model.md 1.2)
+struct CompressForward {
+  Out y;                   // [batch, kv_heads, blocks, dim], blocks = length / block
+  float* gathered;         // scratch [batch * kv_heads * blocks, dim * block]
+  In x;                    // [batch, kv_heads, length, dim]
+  In weight, bias, place;  // [kv_heads*dim, dim, block], [kv_heads*dim], [kv_heads, block, dim]
+  std::int64_t batch, kv_heads, length, dim, block;
+};
+struct CompressBackward {
+  Grad dx, dweight, dbias,
+      dplace;        // dx [batch, kv_heads, length, dim]: the tail of incomplete blocks gets 0 (or += 0)
+  float* gathered;   // scratch, as above
+  float* dgathered;  // scratch, the same size
+  In dy, x, weight, place;
+  std::int64_t batch, kv_heads, length, dim, block;
+};
+
+// ---- compressed attention over learned memory rows and compressed blocks, with the choice of blocks.
+// Every query sees the memory; block w is visible to query i iff (w + 1) * block - 1 <= i. p = softmax over both.
+// A query's picks are the `top` <= blocks largest p over blocks (ties: the lower index), of which those > 1e-10 are
+// valid. Equality is that of the logits, before the exponential rounds. `top` and `blocks` may be 0.
+struct CompressedForward {
+  Out out;                 // [batch, heads, length, dim]
+  float* lse;              // [batch, heads, length]
+  std::int32_t* selected;  // [batch, heads, length, top]: valid picks ascending, then -1
+  float* logits;           // scratch [batch, heads, blocks]
+  In q, ck, cv, memory;    // ck, cv [batch, kv_heads, blocks, dim]; memory [2 (key, value), kv_heads, slots, dim]
+  AttentionShape shape;
+  std::int64_t blocks, block, slots, top;
+  float scale;
+};
+struct CompressedBackward {
+  Grad dq, dck, dcv, dmemory;
+  float* memory_parts;  // scratch [batch, 2, kv_heads, slots, dim], summed over batch in order
+  In dout, out, q, ck, cv, memory;
+  const float* lse;
+  const std::int32_t* selected;  // with d_importance: the picks that it belongs to
+  const float* d_importance;     // [batch, heads, length, top]: dL/dp of the picks; nullptr: none (docs/model.md 1.6)
+  AttentionShape shape;
+  std::int64_t blocks, block, slots, top;
+  float scale;
+};
+
+// ---- fine attention: one softmax over all tokens of the selected blocks, then the query's own block up to itself.
+// A block that is selected and the own block counts twice (docs/model.md 1.2).
+struct SelectedForward {
+  Out out;                       // [batch, heads, length, dim]
+  float* lse;                    // [batch, heads, length]
+  In q, k, v;                    // q, k rotated
+  const std::int32_t* selected;  // [batch, heads, length, top]
+  AttentionShape shape;
+  std::int64_t block, top;
+  float scale;
+};
+struct SelectedBackward {
+  Grad dq, dk, dv;
+  float* d_importance;  // [batch, heads, length, top], written: sum over the pick's tokens of dS S + P dP; nullptr:
+                        // unwanted
+  In dout, out, q, k, v;
+  const float* lse;
+  const std::int32_t* selected;
+  AttentionShape shape;
+  std::int64_t block, top;
+  float scale;
+};
+
+// ---- gates: y[b,t,h*dim+d] = sum over the branches of sigmoid(gates[b,t,3h+branch]) * branch[b,h,t,d].
+struct GatesForward {
+  Out y;                            // [batch, length, heads * dim]
+  In compressed, selected, window;  // branches 0, 1, 2: [batch, heads, length, dim]
+  In gates;                         // [batch, length, 3 * heads], before the sigmoid
+  std::int64_t batch, heads, length, dim;
+};
+struct GatesBackward {
+  Grad dcompressed, dselected, dwindow, dgates;
+  In dy, compressed, selected, window, gates;
+  std::int64_t batch, heads, length, dim;
+};
+
+Cost cost(const WindowForward&);
+Cost cost(const WindowBackward&);
+Cost cost(const CompressForward&);
+Cost cost(const CompressBackward&);
+Cost cost(const CompressedForward&);
+Cost cost(const CompressedBackward&);
+Cost cost(const SelectedForward&);
+Cost cost(const SelectedBackward&);
+Cost cost(const GatesForward&);
+Cost cost(const GatesBackward&);
+Status run(Cpu, const WindowForward&) noexcept;
+Status run(Cpu, const WindowBackward&) noexcept;
+Status run(Cpu, const CompressForward&) noexcept;
+Status run(Cpu, const CompressBackward&) noexcept;
+Status run(Cpu, const CompressedForward&) noexcept;
+Status run(Cpu, const CompressedBackward&) noexcept;
+Status run(Cpu, const SelectedForward&) noexcept;
+Status run(Cpu, const SelectedBackward&) noexcept;
+Status run(Cpu, const GatesForward&) noexcept;
+Status run(Cpu, const GatesBackward&) noexcept;
+
+}  // namespace k

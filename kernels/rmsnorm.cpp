@@ -1,0 +1,90 @@
+#include "kernels/rmsnorm.h"
+
+#include <cmath>
+
+#include "kernels/cpu.h"
+
+namespace k {
+namespace {
+
+constexpr std::int64_t kColumns = 64;
+
+// dx of one row, and what the row adds to dw.
+void backward_row(const RmsNormBackward& p, std::int64_t r, float* partial, bool first) {
+  const std::int64_t dim = p.dim;
+  const float *dy = f32(p.dy) + r * dim, *x = f32(p.x) + r * dim, *w = f32(p.w);
+  const float rstd = p.rstd[r];
+  float dot = 0;
+#pragma omp simd reduction(+ : dot)
+  for (std::int64_t c = 0; c < dim; c++) {
+    const float product = dy[c] * x[c];
+    dot += product * w[c];
+    partial[c] = first ? product * rstd : partial[c] + product * rstd;
+  }
+  if (!p.dx.p) return;
+  float* dx = f32(p.dx) + r * dim;
+  const float scale = dot / float(dim) * rstd * rstd;
+  if (p.dx.add) {
+#pragma omp simd
+    for (std::int64_t c = 0; c < dim; c++) dx[c] += rstd * (dy[c] * w[c] - scale * x[c]);
+  } else {
+#pragma omp simd
+    for (std::int64_t c = 0; c < dim; c++) dx[c] = rstd * (dy[c] * w[c] - scale * x[c]);
+  }
+}
+
+}  // namespace
+
+Cost cost(const RmsNormForward& p) {
+  double n = double(p.rows) * double(p.dim);
+  return {4 * n,
+          n * double(size_of(p.x.t) + size_of(p.y.t)) + double(p.dim) * double(size_of(p.w.t)) + 4 * double(p.rows)};
+}
+Cost cost(const RmsNormBackward& p) {
+  double n = double(p.rows) * double(p.dim);
+  return {10 * n, n * double(size_of(p.dy.t) + size_of(p.x.t)) + traffic(p.dx, n) + traffic(p.dw, double(p.dim)) +
+                      double(p.dim) * double(size_of(p.w.t)) + 4 * double(p.rows)};
+}
+
+Status run(Cpu, const RmsNormForward& p) noexcept {
+  if (!all_f32(p.y.t, p.x.t, p.w.t)) return unsupported_dtype();
+  const float* w = f32(p.w);
+#pragma omp parallel for schedule(static) if (p.rows * p.dim >= kParallelFrom)
+  for (std::int64_t r = 0; r < p.rows; r++) {
+    const float* x = f32(p.x) + r * p.dim;
+    float* y = f32(p.y) + r * p.dim;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t c = 0; c < p.dim; c++) sum += x[c] * x[c];
+    const float rstd = 1.f / std::sqrt(sum / float(p.dim) + p.eps);
+    p.rstd[r] = rstd;
+#pragma omp simd
+    for (std::int64_t c = 0; c < p.dim; c++) y[c] = x[c] * rstd * w[c];
+  }
+  return {};
+}
+
+Status run(Cpu, const RmsNormBackward& p) noexcept {
+  if (!all_f32(p.dx.t, p.dw.t, p.dy.t, p.x.t, p.w.t)) return unsupported_dtype();
+  const std::int64_t groups = rmsnorm_groups(p.rows);
+#pragma omp parallel for schedule(static) if (p.rows * p.dim >= kParallelFrom)
+  for (std::int64_t g = 0; g < groups; g++) {
+    // the rows with r * groups / rows == g
+    const std::int64_t begin = (g * p.rows + groups - 1) / groups, end = ((g + 1) * p.rows + groups - 1) / groups;
+    for (std::int64_t r = begin; r < end; r++) backward_row(p, r, p.partial + g * p.dim, r == begin);
+  }
+  if (!p.dw.p) return {};
+  float* dw = f32(p.dw);
+#pragma omp parallel for schedule(static) if (groups * p.dim >= kParallelFrom)
+  for (std::int64_t first = 0; first < p.dim; first += kColumns) {
+    const std::int64_t width = std::min(kColumns, p.dim - first);
+    float total[kColumns] = {};
+    for (std::int64_t g = 0; g < groups; g++)
+#pragma omp simd
+      for (std::int64_t c = 0; c < width; c++) total[c] += p.partial[g * p.dim + first + c];
+    for (std::int64_t c = 0; c < width; c++) dw[first + c] = p.dw.add ? dw[first + c] + total[c] : total[c];
+  }
+  return {};
+}
+
+}  // namespace k

@@ -1,0 +1,36 @@
+// y = w * x * rstd, rstd = 1 / sqrt(mean(x^2) + eps), row by row (docs/model.md 1.1).
+#pragma once
+#include <algorithm>
+
+#include "kernels/types.h"
+
+namespace k {
+
+struct RmsNormForward {
+  Out y;        // [rows, dim]
+  float* rstd;  // [rows], kept for the backward pass
+  In x, w;      // [rows, dim], [dim]
+  std::int64_t rows, dim;
+  float eps;
+};
+
+// dw sums over rows in two steps, first within `groups` ranges of rows (row r belongs to group r * groups / rows),
+// then over groups in order, so that its bits depend on the shape alone.
+struct RmsNormBackward {
+  Grad dx, dw;     // [rows, dim], [dim]
+  float* partial;  // scratch [rmsnorm_groups(rows), dim]
+  In dy, x, w;
+  const float* rstd;
+  std::int64_t rows, dim;
+};
+
+constexpr std::int64_t rmsnorm_groups(std::int64_t rows) noexcept {
+  return std::min<std::int64_t>(256, (rows + 15) / 16);
+}
+
+Cost cost(const RmsNormForward&);
+Cost cost(const RmsNormBackward&);
+Status run(Cpu, const RmsNormForward&) noexcept;
+Status run(Cpu, const RmsNormBackward&) noexcept;
+
+}  // namespace k

@@ -1,0 +1,153 @@
+// inspect: what a token file, tokenizer file or checkpoint holds, and whether it is sound (docs/reference.md).
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "data/token_file.h"
+#include "data/tokenizer.h"
+#include "engine/container.h"
+#include "tools/cli.h"
+
+namespace {
+
+using engine::Exit;
+using engine::fail;
+using engine::require;
+
+// A damaged header cannot tell which kind of file it began, so its text is looked at.
+Exit code_for(const std::string& path) {
+  constexpr std::size_t kEnough = 1 << 20;
+  std::string head(kEnough, '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(head.data(), static_cast<std::streamsize>(head.size()));
+  head.resize(static_cast<std::size_t>(std::max<std::streamsize>(0, file.gcount())));
+  const bool tokens = head.find("\"nsa-tokens/") != head.npos;
+  const bool other = head.find("\"nsa-checkpoint/") != head.npos || head.find("\"nsa-tokenizer/") != head.npos;
+  return other && !tokens ? Exit::checkpoint : Exit::data;
+}
+
+std::vector<const engine::ContainerEntry*> by_name(const engine::ContainerReader& file) {
+  std::vector<const engine::ContainerEntry*> entries;
+  for (const auto& entry : file.entries()) entries.push_back(&entry);
+  std::ranges::sort(entries, {}, &engine::ContainerEntry::name);
+  return entries;
+}
+
+std::string sha256_of(const engine::ContainerReader& file) {
+  const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(), &EVP_MD_CTX_free);
+  bool ok = context != nullptr && EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1;
+  for (const auto* entry : by_name(file)) {
+    ok = ok && EVP_DigestUpdate(context.get(), entry->name.data(), entry->name.size()) == 1;
+    ok = ok && EVP_DigestUpdate(context.get(), entry->bytes.data(), entry->bytes.size()) == 1;
+  }
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int size = 0;
+  require(ok && EVP_DigestFinal_ex(context.get(), digest, &size) == 1, Exit::failure,
+          "libcrypto refused to compute a SHA-256");
+  return fmt::format("{:02x}", fmt::join(digest, digest + size, ""));
+}
+
+int info(const std::string& path, bool hash) {
+  const engine::ContainerReader file(path, code_for(path));
+  for (const auto& [key, value] : file.metadata()) fmt::print("{:<24} {}\n", key, value);
+  for (const auto* entry : by_name(file))
+    fmt::print("{:<24} {} [{}], {} bytes\n", entry->name, engine::name_of(entry->type), fmt::join(entry->shape, ", "),
+               entry->bytes.size());
+  if (hash) fmt::print("sha256 {}\n", sha256_of(file));
+  return 0;
+}
+
+// Metadata `crc32` of a checkpoint: a JSON object of 8 hex digits a tensor.
+void verify_tensors(const engine::ContainerReader& file) {
+  const auto crcs = nlohmann::json::parse(file.meta("crc32"), nullptr, false);
+  require(crcs.is_object() && crcs.size() == file.entries().size(), file.bad_file(),
+          "{}: metadata crc32 is no JSON object with a CRC for each of the {} tensors; the file is damaged",
+          file.path(), file.entries().size());
+  for (const auto& entry : file.entries()) {
+    const auto crc = crcs.find(entry.name);
+    require(crc != crcs.end() && crc->is_string(), file.bad_file(), "{}: no CRC for tensor {}; the file is damaged",
+            file.path(), entry.name);
+    const std::string found = engine::crc32_hex(entry.bytes);
+    require(found == crc->get_ref<const std::string&>(), file.bad_file(),
+            "{}: CRC-32 {} of tensor {}, expected {}; the file is damaged, use another copy", file.path(), found,
+            entry.name, crc->get_ref<const std::string&>());
+  }
+}
+
+int verify(const std::string& path) {
+  const engine::ContainerReader file(path, code_for(path));
+  const std::string& format = file.meta("format");
+  if (format.starts_with("nsa-tokens/")) {
+    const data::TokenFile tokens(path);
+    tokens.verify();
+    tokens.tokenizer();
+  } else if (format.starts_with("nsa-checkpoint/")) {
+    file.require_format("nsa-checkpoint");
+    verify_tensors(file);
+  } else {
+    file.require_format("nsa-tokenizer");
+    const auto payload = file.at("tokenizer", engine::FileType::u8).as<char>();
+    data::deserialize_tokenizer({payload.data(), payload.size()}, path);
+  }
+  fmt::print("{}: ok, {}, {} tensors\n", path, format, file.entries().size());
+  return 0;
+}
+
+int ids(const std::string& path, std::uint64_t from, std::uint64_t count) {
+  constexpr std::uint64_t kAtOnce = 1 << 16;
+  const data::TokenFile file(path);
+  from = std::min(from, file.size());
+  const std::uint64_t end = from + std::min(count, file.size() - from);
+  std::vector<std::int32_t> some;
+  fmt::memory_buffer text;
+  for (std::uint64_t at = from; at < end; at += some.size()) {
+    some.resize(std::min(kAtOnce, end - at));
+    file.read(at, some);
+    text.clear();
+    fmt::format_to(std::back_inserter(text), "{}{}", at == from ? "" : " ", fmt::join(some, " "));
+    std::fwrite(text.data(), 1, text.size(), stdout);
+  }
+  std::fputc('\n', stdout);
+  return 0;
+}
+
+struct Flags {
+  std::string file;
+  bool hash = false;
+  std::int64_t from = 0, count = 0;
+};
+
+tools::Body set_up(CLI::App& app, Flags& f) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 53;
+  app.require_subcommand(1);
+  auto* info_command = app.add_subcommand("info", "metadata and tensors");
+  info_command->add_flag("--hash", f.hash, "SHA-256 over the tensors' names and bytes, in the order of the names");
+  auto* verify_command = app.add_subcommand("verify", "compares all checksums");
+  auto* ids_command = app.add_subcommand("ids", "prints tokens of a token file");
+  tools::add_size(*ids_command, "--from", f.from, 0, kMost, "first token");
+  tools::add_size(*ids_command, "--count", f.count, 0, kMost, "how many, at most to the end")->required();
+  for (auto* command : {info_command, verify_command, ids_command})
+    command->add_option("file", f.file, "a file made by this project")->required()->type_name("FILE");
+
+  return [=, &f] {
+    const int code = info_command->parsed() ? info(f.file, f.hash)
+                     : verify_command->parsed()
+                         ? verify(f.file)
+                         : ids(f.file, static_cast<std::uint64_t>(f.from), static_cast<std::uint64_t>(f.count));
+    require(std::fflush(stdout) == 0, Exit::io, "standard output: writing failed; free some space and run again");
+    return code;
+  };
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Flags flags;
+  return tools::run_tool("inspect", "Shows and checks token files, tokenizer files and checkpoints.", argc, argv,
+                         [&](CLI::App& app) { return set_up(app, flags); });
+}

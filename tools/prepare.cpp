@@ -1,0 +1,184 @@
+// prepare: a dump or any text -> a token file, or cleaned text (docs/reference.md).
+#include "data/prepare.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+
+#include "data/text_output.h"
+#include "tools/cli.h"
+
+namespace {
+
+using engine::Exit;
+using engine::require;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::int64_t kMost = std::int64_t{1} << 53;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// 1234567 -> "1,234,567"
+std::string grouped(std::uint64_t number) {
+  std::string text = std::to_string(number);
+  for (auto at = static_cast<std::ptrdiff_t>(text.size()) - 3; at > 0; at -= 3)
+    text.insert(static_cast<std::size_t>(at), ",");
+  return text;
+}
+
+std::string joined(const auto& counts) {
+  std::string text;
+  for (const auto& [what, count] : counts)
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", what, grouped(count));
+  return text;
+}
+
+// A word as part of a line: what would break the line or move the cursor is a question mark.
+std::string printable(std::string word) {
+  for (char& c : word)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  return word;
+}
+
+void print_report(const data::PrepareOptions& options, data::PrepareReport report, double seconds) {
+  for (const std::string& warning : report.warnings) fmt::print(stderr, "prepare: warning: {}\n", warning);
+  fmt::print(stderr, "input      {} bytes in {:.1f} s, {:.1f} MB/s, {} threads\n", grouped(report.input_bytes),
+             seconds, static_cast<double>(report.input_bytes) / 1e6 / std::max(seconds, 1e-9), options.threads);
+  fmt::print(stderr, "documents  {}{}{}{}\n", grouped(report.documents),
+             report.skipped.empty() ? "" : "; skipped: ", joined(report.skipped),
+             report.cut_documents == 0 ? "" : fmt::format("; over 32 MiB and cut: {} times", report.cut_documents));
+  fmt::print(stderr, "text       {} bytes, t2s {}, {} ill-formed places replaced\n", grouped(report.text_bytes),
+             options.t2s, grouped(report.replaced));
+  if (options.text) return;
+  const data::EncodeCounts& counts = report.counts;
+  fmt::print(stderr, "vocabulary {}\n", report.tokenizer);
+  fmt::print(
+      stderr, "tokens     {}, [UNK] {:.4f} %, {} characters dropped, {} special words\n",
+      grouped(report.summary.tokens),
+      100 * static_cast<double>(counts.unknown) / static_cast<double>(std::max<std::uint64_t>(1, counts.tokens)),
+      grouped(counts.dropped_characters), grouped(counts.special_words));
+  for (auto& [word, count] : report.commonest_unknown) word = printable(std::move(word));
+  if (!report.commonest_unknown.empty()) fmt::print(stderr, "unknown    {}\n", joined(report.commonest_unknown));
+  const data::TokenFileSummary& summary = report.summary;
+  fmt::print(stderr, "split      training {} tokens, validation {} tokens{}\n", grouped(summary.validation_from),
+             grouped(summary.tokens - summary.validation_from),
+             summary.tail_instead_of_hash ? "; by position, since there are fewer than two documents" : "");
+  fmt::print(stderr, "written    {}\n", options.output.string());
+}
+
+class Progress {
+ public:
+  explicit Progress(bool wanted) : wanted_(wanted && ::isatty(STDERR_FILENO) == 1) {}
+  ~Progress() { clear(); }
+
+  void clear() {
+    if (shown_) fmt::print(stderr, "\r\033[K");
+    shown_ = false;
+  }
+
+  void operator()(const data::PrepareReport& report) {
+    if (!wanted_ || seconds_since(last_) < 0.25) return;
+    last_ = Clock::now();
+    shown_ = true;
+    fmt::print(stderr, "\r\033[K{:.1f} MB, {} documents, {} tokens, {:.1f} MB/s",
+               static_cast<double>(report.input_bytes) / 1e6, grouped(report.documents),
+               grouped(report.counts.tokens),
+               static_cast<double>(report.input_bytes) / 1e6 / std::max(seconds_since(start_), 1e-9));
+    std::fflush(stderr);
+  }
+
+ private:
+  bool wanted_, shown_ = false;
+  Clock::time_point start_ = Clock::now(), last_ = start_;
+};
+
+int run(const data::PrepareOptions& options, bool quiet) {
+  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is then an error of write()
+  const auto start = Clock::now();
+  try {
+    const data::Interrupt interrupt;
+    Progress progress(!quiet);
+    const auto report = data::prepare(options, &interrupt, [&](const data::PrepareReport& r) { progress(r); });
+    progress.clear();
+    print_report(options, report, seconds_since(start));
+    return 0;
+  } catch (const data::OutputClosed&) {
+    return 0;
+  } catch (const data::Interrupted& stop) {
+    fmt::print(stderr, "prepare: stopped by a signal, nothing was written\n");
+    return 128 + stop.signal;
+  }
+}
+
+struct Flags {  // what needs a second look once all are known
+  data::PrepareOptions options;
+  std::string output, kind = "char", rule = "hash";
+  std::int64_t vocab_size = 16384, seed = 1, limit = kMost, threads = tools::default_threads();
+  bool cased = false, quiet = false;
+};
+
+void refuse_together(const CLI::App& app, const std::vector<std::string>& flags, const std::string& with,
+                     const std::string& why) {
+  for (const std::string& flag : flags)
+    require(app.count(flag) == 0 || app.count(with) == 0, Exit::usage, "{} with {}: {}; leave one out", flag, with,
+            why);
+}
+
+tools::Body set_up(CLI::App& app, Flags& f) {
+  data::PrepareOptions& o = f.options;
+  app.add_option("inputs", o.inputs, "files, folders, - for standard input")->required()->type_name("INPUT...");
+  app.add_option("-o,--output", f.output, "token file; with --text, text, and - for standard output")
+      ->required()
+      ->type_name("FILE");
+  app.add_option("--vocab", o.vocab, "WordPiece vocabulary, a token a line")->type_name("vocab.txt");
+  app.add_option("--tokenizer", o.tokenizer, "tokenizer file; neither: a vocabulary is trained")->type_name("FILE");
+  tools::add_choice(app, "--kind", f.kind, {"bbpe", "char"}, "of the trained vocabulary");
+  tools::add_size(app, "--vocab-size", f.vocab_size, 1, std::int64_t{1} << 24, "of the trained vocabulary, at most");
+  tools::add_real(app, "--coverage", o.coverage, 0, 1, "share of the text's characters that it holds");
+  app.add_option("--t2s", o.t2s, "OpenCC configuration, or off")->capture_default_str()->type_name("t2s|CONFIG|off");
+  tools::add_real(app, "--val", o.split.share, 0, 0.999999, "share of the validation part; 0: none");
+  tools::add_choice(app, "--split", f.rule, {"hash", "tail"}, "how it is chosen");
+  tools::add_integer(app, "--seed", f.seed, 0, kMost, "of --split hash");
+  app.add_flag("--cased", f.cased, "keep case and accents");
+  app.add_option("--text-field", o.text_field, "of JSON objects")->type_name("NAME");
+  app.add_option("--doc-sep", o.separator, "line between documents of plain text, instead of a blank one")
+      ->type_name("TEXT");
+  tools::add_size(app, "--limit-bytes", f.limit, 1, kMost, "read so much unpacked input");
+  tools::add_integer(app, "--threads", f.threads, 1, 1024, "for conversion and tokenizing");
+  app.add_flag("--text", o.text, "write cleaned, converted text");
+  app.add_flag("--raw", o.raw, "the input is one document, tags and all");
+  app.add_flag("--quiet", f.quiet, "no progress");
+
+  return [&app, &f] {
+    refuse_together(app, {"--tokenizer"}, "--vocab", "one vocabulary is enough");
+    for (const char* vocabulary : {"--vocab", "--tokenizer"})
+      refuse_together(app, {"--kind", "--vocab-size", "--coverage"}, vocabulary, "nothing is trained");
+    refuse_together(app, {"--cased"}, "--tokenizer", "the tokenizer file knows its case");
+    refuse_together(
+        app,
+        {"--vocab", "--tokenizer", "--kind", "--vocab-size", "--coverage", "--cased", "--val", "--split", "--seed"},
+        "--text", "text is written, not tokens");
+    refuse_together(app, {"--text-field", "--doc-sep"}, "--raw", "a raw stream has no documents");
+    require(f.kind == "char", Exit::usage, "--kind bbpe: byte-level BPE is not built in yet; use --kind char");
+    require(!f.output.empty(), Exit::usage, "-o: an empty name; name the output");
+    f.options.output = f.output;
+    f.options.split.rule = f.rule == "tail" ? data::Split::Rule::tail : data::Split::Rule::hash;
+    f.options.vocab_size = static_cast<std::uint32_t>(f.vocab_size);
+    f.options.seed = static_cast<std::uint64_t>(f.seed);
+    f.options.lower = !f.cased;
+    f.options.threads = static_cast<int>(f.threads);
+    if (app.count("--limit-bytes") > 0) f.options.limit_bytes = static_cast<std::uint64_t>(f.limit);
+    f.options.made_by = tools::made_by();
+    return run(f.options, f.quiet);
+  };
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Flags flags;
+  return tools::run_tool("prepare", "Turns a dump or any text into a token file for train_gpt.", argc, argv,
+                         [&](CLI::App& app) { return set_up(app, flags); });
+}

@@ -1,0 +1,166 @@
+// sample: a checkpoint -> text (docs/reference.md).
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <random>
+
+#include "data/utf8.h"
+#include "engine/checkpoint.h"
+#include "tools/cli.h"
+#include "tools/text_generation.h"
+
+namespace {
+
+using engine::Exit;
+using engine::fail;
+using engine::require;
+
+struct Flags {
+  std::string checkpoint, prompt, prompt_file, device = "auto";
+  std::int64_t tokens = 256, samples = 1, seed = -1, threads = 0;
+  bool ignore_end_of_text = false, no_stream = false, quiet = false;
+  model::SamplerConfig sampler;
+};
+
+struct OutputClosed {};  // nobody reads on: the program ends quietly
+
+void write_out(std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t wrote = ::write(STDOUT_FILENO, text.data(), text.size());
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote < 0 && errno == EPIPE) throw OutputClosed{};
+    if (wrote < 0) fail(Exit::io, "standard output: writing failed: {}", std::strerror(errno));
+    text.remove_prefix(std::size_t(wrote));
+  }
+}
+
+std::string read_prompt(const Flags& f) {
+  if (f.prompt_file.empty()) return data::repair_utf8(f.prompt);
+  std::ifstream file;
+  if (f.prompt_file != "-") {
+    file.open(f.prompt_file, std::ios::binary);
+    require(file.is_open(), Exit::data, "{}: cannot be opened: {}; give a text file, or - for standard input",
+            f.prompt_file, std::strerror(errno));
+  }
+  std::istream& in = f.prompt_file == "-" ? std::cin : file;
+  std::string text{std::istreambuf_iterator<char>(in), {}};
+  require(!in.bad(), Exit::data, "{}: cannot be read; give a text file, or - for standard input", f.prompt_file);
+  if (text.ends_with('\n')) text.pop_back();
+  return data::repair_utf8(text);
+}
+
+std::uint64_t choose_seed(std::int64_t wanted) {
+  if (wanted >= 0) return std::uint64_t(wanted);
+  std::random_device random;
+  return std::uint64_t(random()) & 0x7fffffff;
+}
+
+// A prompt longer than the model's context keeps its end, so that what is asked for last is seen.
+std::vector<std::int32_t> shortened(std::vector<std::int32_t> prompt, std::int64_t context) {
+  const auto size = std::int64_t(prompt.size());
+  if (size <= context) return prompt;
+  fmt::print(stderr, "sample: the prompt has {} tokens, the model was trained at {}: only its end is read\n", size,
+             context);
+  return {prompt.end() - context, prompt.end()};
+}
+
+int generate(const Flags& f) {
+  require(f.checkpoint.find_first_not_of("0123456789.") != std::string::npos || std::ifstream(f.checkpoint).good(),
+          Exit::usage, "-c {}: expected a checkpoint made by ./train_gpt, got a number", f.checkpoint);
+  tools::use_threads(f.threads);
+  const engine::Checkpoint checkpoint(f.checkpoint);
+  const auto tokenizer = data::deserialize_tokenizer(checkpoint.tokenizer(), f.checkpoint);
+  const auto config = model::config_from_json(checkpoint.config(), f.checkpoint);
+  require(tokenizer->size() == std::uint64_t(config.vocab), Exit::checkpoint,
+          "{}: its tokenizer has {} entries, its model {}; the file is damaged", f.checkpoint, tokenizer->size(),
+          config.vocab);
+  engine::Stream stream(engine::parse_device(f.device));
+  engine::ParamStore store(stream.device(), engine::DType::f32);
+  const model::Gpt gpt(config, store);
+  store.seal(false);
+  checkpoint.load(store, stream);
+
+  const std::uint64_t seed = choose_seed(f.seed);
+  const std::string prompt_text = read_prompt(f);
+  const auto prompt = shortened(tools::prompt_tokens(*tokenizer, prompt_text), config.context);
+  const auto prompt_size = std::int64_t(prompt.size());
+  const std::int64_t wanted = f.tokens >= 0 ? f.tokens : std::max<std::int64_t>(config.context - prompt_size, 0);
+  if (!f.quiet) fmt::print(stderr, "sample: seed {}\n", seed);
+  if (prompt_size + wanted > config.context)
+    fmt::print(stderr, "sample: {} tokens pass the trained length of {}; what lies behind it may be poor\n",
+               prompt_size + wanted, config.context);
+
+  model::Generator generator(gpt, stream);
+  const auto start = std::chrono::steady_clock::now();
+  std::int64_t drawn = 0;
+  for (std::int64_t i = 0; i < f.samples; i++) {
+    if (i > 0) write_out("---\n");
+    model::Sampler sampler(f.sampler, seed + std::uint64_t(i));
+    std::string whole = prompt_text;
+    if (!f.no_stream) write_out(prompt_text);
+    drawn +=
+        tools::generate_text(generator, sampler, *tokenizer,
+                             {.prompt = prompt, .tokens = wanted, .ignore_end_of_text = f.ignore_end_of_text},
+                             [&](std::string_view piece) { f.no_stream ? void(whole += piece) : write_out(piece); });
+    if (f.no_stream) write_out(whole);
+    write_out("\n");
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (!f.quiet)
+    fmt::print(stderr, "sample: {} tokens in {:.2f} s, {:.1f} tok/s\n", drawn, seconds, double(drawn) / seconds);
+  return 0;
+}
+
+tools::Body set_up(CLI::App& app, Flags& f) {
+  auto& s = f.sampler;
+  app.add_option("-c,--ckpt", f.checkpoint, "Checkpoint made by ./train_gpt")->required()->type_name("FILE");
+  auto* prompt = app.add_option("-p,--prompt", f.prompt, "Text to go on from")->type_name("TEXT");
+  app.add_option("-f,--file", f.prompt_file, "File with that text, - for standard input")
+      ->type_name("FILE")
+      ->excludes(prompt);
+  tools::add_integer(app, "-n,--tokens", f.tokens, -1, std::int64_t(1) << 30,
+                     "Most tokens to add; -1: up to the trained length");
+  tools::add_real(app, "--temp", s.temperature, 0, 1e6, "Temperature; 0: always the likeliest token");
+  tools::add_integer(app, "--top-k", s.top_k, 0, std::int64_t(1) << 31, "Keep the K likeliest; 0: all");
+  tools::add_real(app, "--top-p", s.top_p, 0, 1, "Keep the likeliest that sum to P; 1: all");
+  tools::add_real(app, "--min-p", s.min_p, 0, 1, "Keep those at least P times as likely as the best; 0: all");
+  tools::add_real(app, "--top-frac", s.top_frac, 0, 1,
+                  "Keep this share of the vocabulary; turns the other filters off");
+  tools::add_real(app, "--repeat-penalty", s.repeat_penalty, 1e-3, 1e3,
+                  "Make tokens that occurred less likely; 1: off");
+  tools::add_integer(app, "--repeat-last-n", s.repeat_last, 0, std::int64_t(1) << 30,
+                     "How far back the penalty looks");
+  tools::add_integer(app, "--seed", f.seed, -1, std::int64_t(1) << 62, "-1: a random one, printed");
+  app.add_flag("--ignore-eos", f.ignore_end_of_text, "Never end a text");
+  tools::add_integer(app, "-N,--samples", f.samples, 1, 1 << 20, "Number of texts, separated by a line ---");
+  app.add_flag("--no-stream", f.no_stream, "Write each text when it is complete");
+  app.add_option("--device", f.device, "auto, cpu, cuda or cuda:N");
+  tools::add_integer(app, "--threads", f.threads, 0, 4096, "CPU threads; 0: all that this process may use");
+  app.add_flag("--quiet", f.quiet, "Neither seed nor timing on stderr");
+  return [&app, &f] {
+    signal(SIGPIPE, SIG_IGN);      // a closed pipe is then an error of write()
+    if (f.sampler.top_frac > 0) {  // the reference program's filter stands alone unless others are asked for
+      if (app.count("--top-k") == 0) f.sampler.top_k = 0;
+      if (app.count("--top-p") == 0) f.sampler.top_p = 1;
+      if (app.count("--min-p") == 0) f.sampler.min_p = 0;
+    }
+    try {
+      return generate(f);
+    } catch (const OutputClosed&) {
+      return 0;
+    }
+  };
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Flags flags;
+  return tools::run_tool("sample", "Generates text with a trained model.", argc, argv,
+                         [&](CLI::App& app) { return set_up(app, flags); });
+}

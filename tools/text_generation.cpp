@@ -1,0 +1,48 @@
+#include "tools/text_generation.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "engine/error.h"
+
+namespace tools {
+
+std::vector<std::int32_t> prompt_tokens(const data::Tokenizer& tokenizer, std::string_view text) {
+  std::vector<std::uint32_t> ids;
+  if (text.empty()) ids.push_back(tokenizer.end_of_text());
+  else tokenizer.encode(text, ids);
+  engine::require(!ids.empty(), engine::Exit::usage,
+                  "the prompt holds nothing that the vocabulary knows; give one with letters or digits");
+  return {ids.begin(), ids.end()};
+}
+
+std::int64_t generate_text(model::Generator& generator, model::Sampler& sampler, const data::Tokenizer& tokenizer,
+                           const TextRequest& request, const std::function<void(std::string_view)>& emit) {
+  const auto end_of_text = std::int32_t(tokenizer.end_of_text());
+  data::StreamDecoder decoder(tokenizer);
+  // The decoder sees the prompt too, so that the first new piece joins it as it would inside a text. What it holds
+  // back of the prompt has been shown with the prompt, and is cut from what it returns next.
+  std::size_t shown = 0;
+  for (std::int32_t id : request.prompt) shown += decoder.push(std::uint32_t(id)).size();
+  const std::vector<std::uint32_t> prompt(request.prompt.begin(), request.prompt.end());
+  std::size_t cut = tokenizer.decode(prompt).size() - shown;
+  const auto emit_new = [&](std::string_view text) {
+    const std::size_t skip = std::min(cut, text.size());
+    cut -= skip;
+    if (text.size() > skip) emit(text.substr(skip));
+  };
+  std::vector<std::int32_t> tokens = request.prompt;
+  std::int64_t drawn = 0;
+  for (; drawn < request.tokens; drawn++) {
+    const auto& logits = generator.logits_after(tokens);
+    const auto banned = request.ignore_end_of_text ? std::optional(end_of_text) : std::nullopt;
+    const std::int32_t next = sampler.next(logits, tokens, tokens.size(), banned);
+    if (next == end_of_text) break;
+    tokens.push_back(next);
+    emit_new(decoder.push(std::uint32_t(next)));
+  }
+  emit_new(decoder.finish());
+  return drawn;
+}
+
+}  // namespace tools

@@ -1,0 +1,216 @@
+// tokenizer: makes vocabularies, and shows what they do to text (docs/reference.md, "tokenizer").
+#include <charconv>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "data/char_vocab.h"
+#include "data/part_stream.h"
+#include "data/tokenizer.h"
+#include "data/utf8.h"
+#include "data/wordpiece.h"
+#include "engine/durable_file.h"
+#include "tools/cli.h"
+
+namespace {
+
+using engine::Exit;
+using engine::fail;
+using engine::require;
+
+struct Train {
+  std::vector<std::string> inputs;
+  std::string output, kind = "char", text_field, separator;
+  std::int64_t vocab_size = 16384;
+  double coverage = 0.9999;
+  bool cased = false;
+};
+
+int train(const Train& options) {
+  require(options.kind == "char", Exit::usage,
+          "--kind {}: this version trains char vocabularies only; expected --kind char", options.kind);
+  data::CharCounter counter(!options.cased);
+  std::uint64_t replaced = 0;
+  data::PartStream parts({}, [&](const data::TextBlock& block) {
+    std::size_t from = 0;
+    for (const data::Part& part : block.parts) {
+      counter.add(data::repair_utf8(std::string_view(block.text).substr(from, part.text_end - from), &replaced));
+      from = part.text_end;
+    }
+  });
+  const auto warn = [](const std::string& line) { std::fprintf(stderr, "tokenizer: %s\n", line.c_str()); };
+  const data::InputOptions reading;
+  for (const std::string& name : data::expand_inputs(options.inputs)) {
+    data::Input input(name, reading, UINT64_MAX, warn);
+    data::read_documents(input, {options.text_field, options.separator}, parts);
+  }
+  parts.finish(false);
+  for (const std::string& line : parts.warnings()) warn(line);
+
+  data::CharVocabReport report;
+  const auto vocabulary = counter.finish(static_cast<std::uint32_t>(options.vocab_size), options.coverage, &report);
+  require(report.characters > 0, Exit::data, "{}: no text to train on", options.inputs.front());
+  data::save_tokenizer(*vocabulary, options.output);
+  std::fprintf(stderr, "%s: %u tokens for %llu characters (%llu different), coverage %.4f %%, %llu bytes repaired\n",
+               options.output.c_str(), report.size, static_cast<unsigned long long>(report.characters),
+               static_cast<unsigned long long>(report.distinct), 100 * report.coverage(),
+               static_cast<unsigned long long>(replaced));
+  if (report.coverage() < options.coverage) {
+    std::fprintf(
+        stderr, "warning: --vocab-size %lld covers less than --coverage %g; %.4f %% of the characters become [UNK]\n",
+        static_cast<long long>(options.vocab_size), options.coverage, 100 * (1 - report.coverage()));
+  }
+  return 0;
+}
+
+struct Source {  // of a vocabulary, for encode and decode
+  std::string file, vocab;
+  bool cased = false;
+};
+
+void add_source(CLI::App& app, Source& source) {
+  app.add_option("-t,--tokenizer", source.file, "a tokenizer file, or a vocab.txt")->type_name("FILE");
+  app.add_option("--vocab", source.vocab, "a vocab.txt (WordPiece)")->type_name("FILE");
+  app.add_flag("--cased", source.cased, "vocab.txt: keep capitals and accents");
+}
+
+std::unique_ptr<data::Tokenizer> load(const Source& source) {
+  require(source.file.empty() != source.vocab.empty(), Exit::usage,
+          "expected either -t FILE (a tokenizer file) or --vocab FILE (a vocab.txt)");
+  if (source.vocab.empty()) return data::load_tokenizer(source.file, !source.cased);
+  auto vocabulary = data::read_vocab_txt(source.vocab, !source.cased);
+  if (source.cased && !vocabulary->has_capitals()) {
+    std::fprintf(stderr, "warning: --cased, but %s has no capital letters: each becomes [UNK]\n",
+                 source.vocab.c_str());
+  }
+  return vocabulary;
+}
+
+void write_line(std::string line) {
+  line += '\n';
+  require(std::fwrite(line.data(), 1, line.size(), stdout) == line.size(), Exit::io, "standard output: {}",
+          std::strerror(errno));
+}
+
+int encode(const Source& source, bool json) {
+  const auto tokenizer = load(source);
+  std::string line;
+  std::vector<std::uint32_t> ids;
+  for (std::uint64_t number = 1; std::getline(std::cin, line); ++number) {
+    if (json) {
+      const auto text = nlohmann::json::parse(line, nullptr, false);
+      require(text.is_string(), Exit::data, "standard input: line {} is not a JSON string", number);
+      line = text.get<std::string>();
+    }
+    ids.clear();
+    tokenizer->encode(data::repair_utf8(line), ids);
+    write_line(json ? fmt::format("[{}]", fmt::join(ids, ",")) : fmt::format("{}", fmt::join(ids, " ")));
+  }
+  return 0;
+}
+
+std::vector<std::uint32_t> parse_ids(std::string_view line, std::uint64_t number, std::uint32_t size) {
+  std::vector<std::uint32_t> ids;
+  constexpr std::string_view kBlanks = " \t\r";
+  for (std::size_t at = line.find_first_not_of(kBlanks); at < line.size(); at = line.find_first_not_of(kBlanks, at)) {
+    const std::string_view word = line.substr(at, line.find_first_of(kBlanks, at) - at);
+    std::uint32_t id = 0;
+    const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), id);
+    require(error == std::errc{} && stop == word.data() + word.size() && id < size, Exit::data,
+            "standard input: line {}: '{}' is no token id; expected whole numbers from 0 to {}", number,
+            data::repair_utf8(word.substr(0, 40)), size - 1);
+    ids.push_back(id);
+    at += word.size();
+  }
+  return ids;
+}
+
+int decode(const Source& source) {
+  const auto tokenizer = load(source);
+  std::string line;
+  for (std::uint64_t number = 1; std::getline(std::cin, line); ++number) {
+    write_line(tokenizer->decode(parse_ids(line, number, tokenizer->size())));
+  }
+  return 0;
+}
+
+int info(const std::string& file) {
+  const auto tokenizer = data::load_tokenizer(file);
+  const std::uint32_t end = tokenizer->end_of_text();
+  write_line(fmt::format("kind {}", tokenizer->kind()));
+  if (const auto* wordpiece = dynamic_cast<const data::WordPiece*>(tokenizer.get())) {
+    write_line(fmt::format("lower {}", wordpiece->lower() ? "yes" : "no"));
+  }
+  write_line(fmt::format("vocab_size {}", tokenizer->size()));
+  write_line(end == data::kNoToken ? "end_of_text none"
+                                   : fmt::format("end_of_text {} {}", end, tokenizer->piece(end)));
+  write_line(fmt::format("sha256 {}", tokenizer->vocab_sha256()));
+  return 0;
+}
+
+int export_vocab(const std::string& file, const std::string& output) {
+  require(!output.ends_with(".json"), Exit::usage, "-o {}: only vocab.txt can be written; expected a name in .txt",
+          output);
+  const auto tokenizer = data::load_tokenizer(file);
+  std::string text;
+  for (std::uint32_t id = 0; id < tokenizer->size(); ++id) {
+    text += tokenizer->piece(id);
+    text += '\n';
+  }
+  engine::DurableFile out(output);
+  out.write(std::as_bytes(std::span(text)));
+  out.commit();
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Train training;
+  Source encoding, decoding;
+  bool json = false;
+  std::string info_file, export_file, export_output;
+  return tools::run_tool(
+      "tokenizer", "Makes vocabularies, and shows what they do to text.", argc, argv,
+      [&](CLI::App& app) -> tools::Body {
+        app.require_subcommand(1);
+        CLI::App* train_app = app.add_subcommand("train", "make a vocabulary from text");
+        train_app->add_option("INPUT", training.inputs, "files, folders, - for standard input")->required();
+        train_app->add_option("-o,--output", training.output, "the tokenizer file")->type_name("FILE")->required();
+        tools::add_choice(*train_app, "--kind", training.kind, {"char", "bbpe"}, "of vocabulary");
+        tools::add_size(*train_app, "--vocab-size", training.vocab_size, 1, 1 << 24, "tokens at most");
+        tools::add_real(*train_app, "--coverage", training.coverage, 0, 1, "share of characters to cover");
+        train_app->add_flag("--cased", training.cased, "keep capitals and accents");
+        train_app->add_option("--text-field", training.text_field, "JSON: the field with the text");
+        train_app->add_option("--doc-sep", training.separator, "plain text: line between documents");
+
+        CLI::App* encode_app = app.add_subcommand("encode", "lines of standard input to ids");
+        add_source(*encode_app, encoding);
+        encode_app->add_flag("--json", json, "a JSON string a line in, a JSON array of ids a line out");
+
+        CLI::App* decode_app = app.add_subcommand("decode", "lines of ids to text");
+        add_source(*decode_app, decoding);
+
+        CLI::App* info_app = app.add_subcommand("info", "what a vocabulary is");
+        info_app->add_option("FILE", info_file, "a tokenizer file, or a vocab.txt")->required();
+
+        CLI::App* export_app = app.add_subcommand("export", "write a vocab.txt");
+        export_app->add_option("FILE", export_file, "a tokenizer file")->required();
+        export_app->add_option("-o,--output", export_output, "the vocab.txt")->type_name("FILE")->required();
+
+        return [&, train_app, encode_app, decode_app, info_app]() -> int {
+          std::ios::sync_with_stdio(false);
+          int code = 0;
+          if (train_app->parsed()) code = train(training);
+          else if (encode_app->parsed()) code = encode(encoding, json);
+          else if (decode_app->parsed()) code = decode(decoding);
+          else if (info_app->parsed()) code = info(info_file);
+          else code = export_vocab(export_file, export_output);
+          require(std::fflush(stdout) == 0, Exit::io, "standard output: {}", std::strerror(errno));
+          return code;
+        };
+      });
+}

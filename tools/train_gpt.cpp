@@ -1,0 +1,90 @@
+// train_gpt: a token file -> a trained model (docs/reference.md).
+#include <filesystem>
+
+#include "tools/cli.h"
+#include "tools/train_flags.h"
+#include "tools/train_run.h"
+#include "tools/train_state.h"
+
+namespace {
+
+using engine::Exit;
+using engine::fail;
+using engine::require;
+using tools::Resume;
+using tools::TrainFlags;
+
+bool is_number(const std::string& text) {
+  return !text.empty() && text.find_first_not_of("0123456789.") == text.npos;
+}
+
+// Parses the command line once more over the flags that the checkpoint kept: what is stated wins.
+TrainFlags over(TrainFlags base, int argc, char** argv) {
+  CLI::App app;
+  tools::declare(app, base);
+  app.parse(argc, argv);
+  return base;
+}
+
+void list_devices() {
+  fmt::print("cpu: {}\n", engine::device_name({}));
+  for (int i = 0; i < engine::cuda_device_count(); i++)
+    fmt::print("cuda:{}: {}\n", i, engine::device_name({engine::DeviceKind::cuda, i}));
+}
+
+std::unique_ptr<engine::Checkpoint> open_resumed(const TrainFlags& flags) {
+  if (flags.resume == Resume::no) return nullptr;
+  if (!std::filesystem::exists(flags.out)) {
+    require(
+        flags.resume == Resume::automatic, Exit::checkpoint,
+        "--resume: there is no {}; name the checkpoint with -o, or use --resume=auto to start where there is none",
+        flags.out);
+    fmt::print("resume: no {}, starting anew\n", flags.out);
+    return nullptr;
+  }
+  return std::make_unique<engine::Checkpoint>(flags.out);
+}
+
+int train(TrainFlags flags, int argc, char** argv) {
+  if (flags.list_devices) return list_devices(), 0;
+  if (flags.preset == "list") {
+    for (const auto& preset : model::presets()) fmt::print("{:<10} {}\n", preset.name, preset.about);
+    return 0;
+  }
+  tools::use_threads(flags.threads);
+  require(flags.resume == Resume::no || flags.init_from.empty(), Exit::usage,
+          "--resume and --init-from exclude each other: the first continues a run, the second starts one");
+  auto resumed = open_resumed(flags);
+  if (resumed) flags = over(tools::saved_state_from_json(resumed->state(), resumed->path()).flags, argc, argv);
+  require(!flags.data.empty(), Exit::usage,
+          "-d is missing: give the token file that ./prepare made, e.g. -d zhwiki.bin");
+  require(!is_number(flags.data) || std::filesystem::exists(flags.data), Exit::usage,
+          "-d {}: expected a token file made by ./prepare, got a number (the batch size is -b)", flags.data);
+  require(resumed || flags.overwrite || !std::filesystem::exists(flags.out), Exit::usage,
+          "{}: exists; continue it with --resume, replace it with --overwrite, or name another with -o", flags.out);
+  auto file = std::make_unique<data::TokenFile>(flags.data);
+  const model::GptConfig config = tools::resolve(flags, file->vocab_size());
+  if (resumed) {
+    require(model::config_from_json(resumed->config(), resumed->path()) == config, Exit::checkpoint,
+            "{}: holds another model than these flags and this data describe; leave the model flags out to resume it",
+            flags.out);
+    const auto saved = tools::saved_state_from_json(resumed->state(), resumed->path());
+    if (saved.state.step >= flags.steps) {
+      fmt::print("{}: the run is finished: {} of {} steps are done; ./sample -c {}\n", flags.out, saved.state.step,
+                 flags.steps, flags.out);
+      return 0;
+    }
+  }
+  return tools::TrainRun(flags, config, std::move(file), std::move(resumed)).run();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return tools::run_tool("train_gpt", "Trains a GPT with sparse attention on a token file.", argc, argv,
+                         [argc, argv](CLI::App& app) -> tools::Body {
+                           auto flags = std::make_shared<TrainFlags>();
+                           tools::declare(app, *flags);
+                           return [flags, argc, argv] { return train(*flags, argc, argv); };
+                         });
+}

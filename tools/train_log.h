@@ -1,0 +1,48 @@
+// What a training run says: lines on stdout, and one JSON object a line in the log file.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <string>
+
+namespace tools {
+
+struct StepReport {
+  std::int64_t step = 0, steps = 0, tokens = 0, epoch = 0, step_tokens = 0;
+  double loss = 0, grad_norm = 0, learning_rate = 0, seconds = 0;
+};
+
+struct ValidationReport {
+  std::int64_t step = 0, tokens = 0, epoch = 0;
+  double loss = 0, bits_per_byte = 0;
+};
+
+class TrainLog {
+ public:
+  // Opens the log for appending; what it says of steps after `keep_through` is cut off first (a resumed run), all of
+  // it for 0. Throws Error(io).
+  TrainLog(std::filesystem::path, std::int64_t keep_through);
+  TrainLog(const TrainLog&) = delete;
+  TrainLog& operator=(const TrainLog&) = delete;
+  ~TrainLog();
+
+  void step(const StepReport&);
+  void validation(const ValidationReport&);
+  void event(std::int64_t step, const char* event, const std::string& detail);  // into the file only
+
+ private:
+  void write(const std::string& line);
+  double elapsed() const;
+
+  std::filesystem::path path_;
+  std::FILE* file_ = nullptr;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::int64_t first_step_ = 0;
+};
+
+std::string duration(double seconds);         // 12s, 3m05s, 1h02m
+std::string with_commas(std::int64_t value);  // 1,234,567
+std::string mebibytes(std::uint64_t bytes);   // 179.4 MiB
+
+}  // namespace tools

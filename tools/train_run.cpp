@@ -1,0 +1,264 @@
+#include "tools/train_run.h"
+
+#include <cmath>
+#include <numbers>
+
+#include "data/interrupt.h"
+#include "model/sampler.h"
+#include "tools/cli.h"
+#include "tools/paths.h"
+#include "tools/text_generation.h"
+#include "tools/train_state.h"
+
+namespace tools {
+
+using engine::Exit;
+using engine::fail;
+using engine::require;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+constexpr std::int64_t kSampleTokens = 64;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+engine::AdamWConfig optimizer_config(const TrainFlags& f) {
+  return {.beta1 = float(f.beta1),
+          .beta2 = float(f.beta2),
+          .eps = float(f.eps),
+          .decay = float(f.weight_decay),
+          .clip = float(f.clip)};
+}
+
+data::Windows validation_windows(const TrainFlags& f, const data::TokenFile& data, const data::TokenFile* other) {
+  const data::TokenFile& file = other ? *other : data;
+  const std::uint64_t first = other ? 0 : data.validation_from();
+  std::uint64_t last = file.size();
+  if (f.eval_tokens > 0) last = std::min(last, first + std::uint64_t(f.eval_tokens) + 1);
+  return {file, first, last, std::uint64_t(f.length)};
+}
+
+std::unique_ptr<data::TokenFile> open_validation(const TrainFlags& f, const data::TokenFile& data) {
+  if (f.validation_data.empty()) return nullptr;
+  auto file = std::make_unique<data::TokenFile>(f.validation_data);
+  require(file->vocab_sha256() == data.vocab_sha256(), Exit::data,
+          "{}: was made with another vocabulary than {}; prepare both with the same one", f.validation_data, f.data);
+  return file;
+}
+
+// The inputs and targets of several windows, one after the other.
+struct WindowBatch {
+  std::vector<std::int32_t> ids, targets;
+  WindowBatch(std::int64_t batch, std::int64_t length)
+      : ids(std::size_t(batch * length), 0), targets(std::size_t(batch * length), -1) {}
+  void read(const data::Windows& windows, std::uint64_t window, std::int64_t row) {
+    const std::size_t at = std::size_t(row) * windows.length();
+    windows.read(window, std::span(ids).subspan(at, windows.length()),
+                 std::span(targets).subspan(at, windows.length()));
+  }
+  model::MicroBatch view() const { return {ids, targets}; }
+};
+
+}  // namespace
+
+TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique_ptr<data::TokenFile> data,
+                   std::unique_ptr<engine::Checkpoint> resumed)
+    : flags_(std::move(flags)),
+      data_(std::move(data)),
+      validation_data_(open_validation(flags_, *data_)),
+      train_(*data_, 0, data_->validation_from(), std::uint64_t(flags_.length)),
+      validation_(validation_windows(flags_, *data_, validation_data_.get())),
+      tokenizer_(data_->tokenizer()),
+      stream_(engine::parse_device(flags_.device)),
+      store_(stream_.device(), engine::DType::f32),
+      gpt_(config, store_, flags_.recompute == "block" ? model::Recompute::block : model::Recompute::none),
+      schedule_{.kind = engine::parse_schedule(flags_.schedule),
+                .peak = flags_.learning_rate,
+                .steps = flags_.steps,
+                .warmup = flags_.warmup,
+                .final_fraction = flags_.final_fraction} {
+  require(train_.whole() > 0, Exit::data,
+          "{}: its training part has {} tokens, one window needs {}; use a smaller -t or more text", flags_.data,
+          data_->validation_from(), flags_.length + 1);
+  store_.seal(true);
+  optimizer_.emplace(store_, optimizer_config(flags_));
+  if (resumed) {
+    load(*resumed);
+  } else {
+    store_.initialize(std::uint64_t(flags_.seed), stream_);
+    if (!flags_.init_from.empty()) {
+      const engine::Checkpoint start(flags_.init_from);
+      require(model::config_from_json(start.config(), flags_.init_from) == config, Exit::checkpoint,
+              "{}: holds another model than these flags and this data describe; give the same model flags",
+              flags_.init_from);
+      start.load(store_, stream_);
+    }
+  }
+  trainer_.emplace(gpt_, store_, *optimizer_, stream_, flags_.batch, flags_.length);
+  log_.emplace(flags_.log.empty() ? beside(flags_.out, ".log.jsonl") : std::filesystem::path(flags_.log),
+               state_.step);
+}
+
+void TrainRun::load(const engine::Checkpoint& checkpoint) {
+  checkpoint.load(store_, stream_);
+  checkpoint.load(*optimizer_, store_, stream_);
+  const SavedState saved = saved_state_from_json(checkpoint.state(), checkpoint.path());
+  require(saved.data_fingerprint == data_->fingerprint(), Exit::checkpoint,
+          "{}: was trained on other data than {} holds now; give that file with -d, or start anew with --init-from",
+          checkpoint.path(), flags_.data);
+  state_ = saved.state;
+}
+
+void TrainRun::print_opening() const {
+  const std::uint64_t slab = store_.values().bytes();
+  fmt::print("train_gpt {}, {} build\n", kVersion, engine::has_cuda ? "CUDA" : "CPU");
+  fmt::print("device     {}; fp32{}; seed {}\n", engine::device_name(stream_.device()),
+             flags_.dtype == "auto" ? " (the CPU computes in fp32)" : "", flags_.seed);
+  fmt::print("data       {}: {} tokens to train on, {} to validate on; vocabulary {}\n", flags_.data,
+             with_commas(std::int64_t(data_->validation_from())), with_commas(std::int64_t(validation_.targets())),
+             with_commas(gpt_.config().vocab));
+  fmt::print("model      {} parameters, {} layers of {}, {} attention\n", with_commas(store_.trained_scalars()),
+             gpt_.config().layers, gpt_.config().width,
+             gpt_.config().attention == model::Attention::nsa ? "sparse" : "dense");
+  fmt::print("step       {} x {} sequences of {} tokens = {} tokens; {} windows an epoch\n", flags_.accumulation,
+             flags_.batch, flags_.length, with_commas(flags_.accumulation * flags_.batch * flags_.length),
+             with_commas(std::int64_t(train_.whole())));
+  fmt::print("memory     parameters {}, gradients {}, optimizer {}, activations {}\n", mebibytes(slab),
+             mebibytes(store_.grads().bytes()), mebibytes(2 * store_.grads().bytes()),
+             mebibytes(trainer_->activation_bytes()));
+  if (state_.step > 0) fmt::print("resumed    {} after step {}\n", flags_.out, state_.step);
+  if (validation_.targets() == 0) fmt::print("validation off: the data has no validation part\n");
+  std::fflush(stdout);
+}
+
+model::LossSum TrainRun::train_step() {
+  std::vector<WindowBatch> batches;
+  for (std::int64_t i = 0; i < flags_.accumulation; i++) {
+    WindowBatch& batch = batches.emplace_back(flags_.batch, flags_.length);
+    for (std::int64_t row = 0; row < flags_.batch; row++)
+      batch.read(train_, train_.shuffled(state_.next_sample++, std::uint64_t(flags_.seed)), row);
+  }
+  std::vector<model::MicroBatch> views;
+  for (const auto& batch : batches) views.push_back(batch.view());
+  state_.step++;
+  const model::LossSum loss = trainer_->step(views, state_.step, schedule_.rate(state_.step));
+  state_.tokens += loss.targets;
+  return loss;
+}
+
+// The optimizer has left the parameters as they were; the last checkpoint on the disk is the one to go on from.
+void TrainRun::handle_nonfinite(double loss, double norm) {
+  log_->event(state_.step, "nonfinite", fmt::format("loss {}, gradient norm {}", loss, norm));
+  if (flags_.on_nonfinite == "skip") return;
+  fail(
+      Exit::diverged,
+      "step {}: loss {}, gradient norm {}: not finite, nothing was updated or saved; lower --lr and --resume, or use "
+      "--on-nonfinite skip",
+      state_.step, loss, norm);
+}
+
+void TrainRun::evaluate() {
+  model::LossSum total;
+  const std::uint64_t windows = validation_.all();
+  for (std::uint64_t w = 0; w < windows; w += std::uint64_t(flags_.batch)) {
+    WindowBatch batch(flags_.batch, flags_.length);
+    for (std::int64_t row = 0; row < flags_.batch && w + std::uint64_t(row) < windows; row++)
+      batch.read(validation_, w + std::uint64_t(row), row);
+    const model::LossSum part = trainer_->evaluate(batch.view());
+    total.sum += part.sum;
+    total.targets += part.targets;
+  }
+  const data::TokenFile& file = validation_data_ ? *validation_data_ : *data_;
+  const std::uint64_t part_tokens = validation_data_ ? file.size() : file.size() - file.validation_from();
+  const std::uint64_t part_bytes =
+      validation_data_ ? file.text_bytes_train() + file.text_bytes_validation() : file.text_bytes_validation();
+  const double bytes = double(part_bytes) * double(total.targets) / double(std::max<std::uint64_t>(part_tokens, 1));
+  const double loss = total.mean();
+  log_->validation({.step = state_.step,
+                    .tokens = state_.tokens,
+                    .epoch = epoch(),
+                    .loss = loss,
+                    .bits_per_byte = total.sum / std::numbers::ln2 / bytes});
+  state_.last_validation = loss;
+  if (!std::isfinite(loss) || (state_.best_validation != 0 && loss >= state_.best_validation)) return;
+  state_.best_validation = loss;
+  engine::save_checkpoint(beside(flags_.out, ".best.bin"), parts(false), stream_);
+}
+
+engine::CheckpointParts TrainRun::parts(bool with_optimizer) const {
+  return {.params = store_,
+          .optimizer = with_optimizer ? &*optimizer_ : nullptr,
+          .config = model::to_json(gpt_.config()),
+          .state = to_json(SavedState{state_, flags_, data_->fingerprint(), data_->vocab_sha256()}),
+          .tokenizer = data_->tokenizer_payload(),
+          .made_by = made_by()};
+}
+
+void TrainRun::save() {
+  engine::save_checkpoint(flags_.out, parts(true), stream_);
+  log_->event(state_.step, "saved", flags_.out);
+  if (flags_.keep == 0 || !due(flags_.save_every)) return;
+  engine::save_checkpoint(beside(flags_.out, fmt::format(".{:08}.bin", state_.step)), parts(true), stream_);
+  const std::int64_t oldest = state_.step - flags_.keep * flags_.save_every;
+  std::error_code absent;
+  if (oldest > 0) std::filesystem::remove(beside(flags_.out, fmt::format(".{:08}.bin", oldest)), absent);
+}
+
+void TrainRun::sample() {
+  model::Generator generator(gpt_, stream_);
+  model::Sampler sampler({}, std::uint64_t(flags_.seed) + std::uint64_t(state_.step));
+  TextRequest request{.prompt = prompt_tokens(*tokenizer_, flags_.prompt), .tokens = kSampleTokens};
+  std::string text = flags_.prompt;
+  generate_text(generator, sampler, *tokenizer_, request, [&](std::string_view piece) { text += piece; });
+  fmt::print("sample {} | {}\n", state_.step, text);
+  std::fflush(stdout);
+  log_->event(state_.step, "sample", text);
+}
+
+int TrainRun::run() {
+  print_opening();
+  const data::Interrupt interrupt;
+  const auto start = Clock::now();
+  const std::int64_t step_tokens = flags_.accumulation * flags_.batch * flags_.length;
+  bool saved = state_.step > 0, stop = false;
+  int code = 0;
+  while (!finished() && !stop) {
+    const auto step_start = Clock::now();
+    const model::LossSum loss = train_step();
+    const double norm = optimizer_->grad_norm(stream_);
+    state_.last_loss = loss.mean();
+    saved = false;
+    log_->step({.step = state_.step,
+                .steps = flags_.steps,
+                .tokens = state_.tokens,
+                .epoch = epoch(),
+                .step_tokens = step_tokens,
+                .loss = loss.mean(),
+                .grad_norm = norm,
+                .learning_rate = schedule_.rate(state_.step),
+                .seconds = seconds_since(step_start)});
+    if (!std::isfinite(loss.mean()) || !std::isfinite(norm)) handle_nonfinite(loss.mean(), norm);
+    stop =
+        state_.step == flags_.stop_at || (flags_.max_minutes > 0 && seconds_since(start) >= 60 * flags_.max_minutes);
+    try {
+      interrupt.check();
+    } catch (const data::Interrupted& interrupted) {
+      stop = true;
+      code = 128 + interrupted.signal;
+    }
+    if (code == 0 && validation_.targets() > 0 && (due(flags_.eval_every) || (finished() && flags_.eval_every > 0)))
+      evaluate();
+    if (stop || finished() || due(flags_.save_every)) {
+      save();
+      saved = true;
+    }
+    if (code == 0 && due(flags_.sample_every)) sample();
+  }
+  if (!saved) save();
+  if (state_.best_validation > 0) fmt::print("best validation loss {:.4f}; ", state_.best_validation);
+  fmt::print("./sample -c {}{}\n", flags_.out, finished() ? "" : "   (go on: the same command with --resume)");
+  return code;
+}
+
+}  // namespace tools

@@ -1,0 +1,60 @@
+// One training run, from the flags to the last checkpoint.
+#pragma once
+#include <memory>
+#include <optional>
+
+#include "data/token_file.h"
+#include "data/windows.h"
+#include "engine/checkpoint.h"
+#include "engine/schedule.h"
+#include "model/trainer.h"
+#include "tools/train_flags.h"
+#include "tools/train_log.h"
+
+namespace tools {
+
+// Where a run stands; what a checkpoint keeps beside the tensors.
+struct TrainState {
+  std::int64_t step = 0, tokens = 0;
+  std::uint64_t next_sample = 0;  // of the endless shuffled sequence of windows
+  double best_validation = 0;     // 0: none yet
+  double last_loss = 0;
+  double last_validation = 0;  // 0: none yet
+};
+
+class TrainRun {
+ public:
+  // `flags` are complete (see resolve()); `resumed` is the checkpoint to continue from, or null.
+  TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique_ptr<data::TokenFile> data,
+           std::unique_ptr<engine::Checkpoint> resumed);
+  // Trains to the end, or until a signal, --stop-at or --max-minutes. Returns the exit code.
+  int run();
+
+ private:
+  void load(const engine::Checkpoint&);
+  void print_opening() const;
+  model::LossSum train_step();
+  void handle_nonfinite(double loss, double norm);
+  void evaluate();
+  void save();
+  void sample();
+  bool due(std::int64_t every) const noexcept { return every > 0 && state_.step % every == 0; }
+  bool finished() const noexcept { return state_.step >= flags_.steps; }
+  std::int64_t epoch() const noexcept { return std::int64_t(state_.next_sample / train_.whole()); }
+  engine::CheckpointParts parts(bool with_optimizer) const;
+
+  TrainFlags flags_;
+  std::unique_ptr<data::TokenFile> data_, validation_data_;
+  data::Windows train_, validation_;
+  std::unique_ptr<data::Tokenizer> tokenizer_;
+  engine::Stream stream_;
+  engine::ParamStore store_;
+  model::Gpt gpt_;
+  std::optional<engine::AdamW> optimizer_;
+  std::optional<model::Trainer> trainer_;
+  engine::Schedule schedule_;
+  TrainState state_;
+  std::optional<TrainLog> log_;
+};
+
+}  // namespace tools

@@ -1,0 +1,19 @@
+// The `state` of a checkpoint: where the run stands, its flags, and which data it reads.
+#pragma once
+#include <string>
+#include <string_view>
+
+#include "tools/train_flags.h"
+#include "tools/train_run.h"
+
+namespace tools {
+
+struct SavedState {
+  TrainState state;
+  TrainFlags flags;
+  std::string data_fingerprint, vocab_sha256;
+};
+std::string to_json(const SavedState&);
+SavedState saved_state_from_json(std::string_view json, const std::string& where);  // throws Error(checkpoint)
+
+}  // namespace tools
