@@ -37,7 +37,7 @@ std::string device_name(Device device) {
 
 Device parse_device(std::string_view text) {
   if (text == "cpu") return {};
-  if (text == "auto") return cuda_device_count() > 0 ? Device{DeviceKind::cuda, 0} : Device{};
+  if (text == "auto") return {};  // the ops have no CUDA kernels yet; a card is used on request only
   int index = 0;
   if (text.starts_with("cuda:")) {
     auto [stop, error] = std::from_chars(text.data() + 5, text.data() + text.size(), index);
