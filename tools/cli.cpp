@@ -65,13 +65,20 @@ std::string long_name(const std::string& names) {
   return comma == names.npos ? names : names.substr(comma + 1);
 }
 
-template <class Parse> CLI::Option* add_parsed(CLI::App& app, std::string names, std::string about, Parse parse) {
+template <class Parse>
+CLI::Option* add_parsed(CLI::App& app, std::string names, std::string about, Parse parse) {
   const std::string flag = long_name(names);
   return app.add_option_function<std::string>(
       names, [flag, parse](const std::string& text) { parse(flag, text); }, about);
 }
 
 }  // namespace
+
+void last_value_wins(CLI::App& app) {
+  for (CLI::Option* option : app.get_options())
+    if (option->get_expected_max() == 1) option->take_last();
+  for (CLI::App* sub : app.get_subcommands(nullptr)) last_value_wins(*sub);
+}
 
 std::string made_by() { return fmt::format("nsa-engine {}", kVersion); }
 
@@ -97,6 +104,7 @@ int run_tool(std::string program, std::string about, int argc, char** argv,
     app.set_version_flag("--version", fmt::format("{} {}", program, kVersion));
     app.option_defaults()->always_capture_default();
     const Body body = setup(app);
+    last_value_wins(app);
     try {
       app.parse(argc, argv);
     } catch (const CLI::Success& asked) {  // --help, --version
@@ -118,7 +126,8 @@ int run_tool(std::string program, std::string about, int argc, char** argv,
   }
 }
 
-std::int64_t parse_integer(std::string_view flag, std::string_view text, std::int64_t low, std::int64_t high) {
+std::int64_t parse_integer(std::string_view flag, std::string_view text, std::int64_t low,
+                           std::int64_t high) {
   std::int64_t value = 0;
   const char* end = text.data() + text.size();
   const auto [stop, error] = std::from_chars(text.data(), end, value);
@@ -156,12 +165,13 @@ std::int64_t parse_size(std::string_view flag, std::string_view text, std::int64
   const auto [stop, error] = std::from_chars(digits.data(), end, value);
   value = std::floor(value * unit);
   require(error == std::errc{} && stop == end && value >= double(low) && value <= double(high), Exit::usage,
-          "{} {}: expected a count from {} to {}, with k, M or G for 1024, 1024^2, 1024^3", flag, text, low, high);
+          "{} {}: expected a count from {} to {}, with k, M or G for 1024, 1024^2, 1024^3", flag, text, low,
+          high);
   return std::int64_t(value);
 }
 
-CLI::Option* add_integer(CLI::App& app, std::string names, std::int64_t& value, std::int64_t low, std::int64_t high,
-                         std::string about) {
+CLI::Option* add_integer(CLI::App& app, std::string names, std::int64_t& value, std::int64_t low,
+                         std::int64_t high, std::string about) {
   return add_parsed(app, names, std::move(about),
                     [&value, low, high](const std::string& flag, const std::string& text) {
                       value = parse_integer(flag, text, low, high);
@@ -170,7 +180,8 @@ CLI::Option* add_integer(CLI::App& app, std::string names, std::int64_t& value, 
       ->default_str(fmt::format("{}", value));
 }
 
-CLI::Option* add_real(CLI::App& app, std::string names, double& value, double low, double high, std::string about) {
+CLI::Option* add_real(CLI::App& app, std::string names, double& value, double low, double high,
+                      std::string about) {
   return add_parsed(app, names, std::move(about),
                     [&value, low, high](const std::string& flag, const std::string& text) {
                       value = parse_real(flag, text, low, high);
@@ -179,8 +190,8 @@ CLI::Option* add_real(CLI::App& app, std::string names, double& value, double lo
       ->default_str(fmt::format("{:g}", value));
 }
 
-CLI::Option* add_size(CLI::App& app, std::string names, std::int64_t& value, std::int64_t low, std::int64_t high,
-                      std::string about) {
+CLI::Option* add_size(CLI::App& app, std::string names, std::int64_t& value, std::int64_t low,
+                      std::int64_t high, std::string about) {
   return add_parsed(app, names, std::move(about),
                     [&value, low, high](const std::string& flag, const std::string& text) {
                       value = parse_size(flag, text, low, high);
@@ -189,8 +200,8 @@ CLI::Option* add_size(CLI::App& app, std::string names, std::int64_t& value, std
       ->default_str(fmt::format("{}", value));
 }
 
-CLI::Option* add_choice(CLI::App& app, std::string names, std::string& value, std::vector<std::string> choices,
-                        std::string about) {
+CLI::Option* add_choice(CLI::App& app, std::string names, std::string& value,
+                        std::vector<std::string> choices, std::string about) {
   std::string listed;
   for (const auto& choice : choices) listed += (listed.empty() ? "" : "|") + choice;
   return add_parsed(app, names, std::move(about),
@@ -212,6 +223,8 @@ int default_threads() {
   return threads;
 }
 
-void use_threads(std::int64_t threads) { omp_set_num_threads(threads > 0 ? int(threads) : default_threads()); }
+void use_threads(std::int64_t threads) {
+  omp_set_num_threads(threads > 0 ? int(threads) : default_threads());
+}
 
 }  // namespace tools

@@ -14,11 +14,14 @@ inline constexpr std::string_view kVersion = "0.1.0";
 std::string made_by();  // "PROGRAM family and version" for the metadata of files
 
 using Body = std::function<int()>;
-// Parses the command line and runs the program: `setup` declares flags and returns what to run after parsing. Every
-// engine::Error becomes one line on stderr, "program: what", and its exit code; --help and --version print and return
-// 0.
+// Parses the command line and runs the program: `setup` declares flags and returns what to run after parsing.
+// Every engine::Error becomes one line on stderr, "program: what", and its exit code; --help and --version
+// print and return 0.
 int run_tool(std::string program, std::string about, int argc, char** argv,
              const std::function<Body(CLI::App&)>& setup);
+
+// A flag given twice takes its last value, as shells' users expect. run_tool() sees to it.
+void last_value_wins(CLI::App&);
 
 // A number in [low, high] for `flag`. Throws Error(usage) naming the flag, the text and the range.
 std::int64_t parse_integer(std::string_view flag, std::string_view text, std::int64_t low, std::int64_t high);
@@ -27,9 +30,10 @@ double parse_real(std::string_view flag, std::string_view text, double low, doub
 std::int64_t parse_size(std::string_view flag, std::string_view text, std::int64_t low, std::int64_t high);
 
 // Flags that parse through the above. `names` as in CLI11: "-x,--steps".
-CLI::Option* add_integer(CLI::App&, std::string names, std::int64_t& value, std::int64_t low, std::int64_t high,
-                         std::string about);
-CLI::Option* add_real(CLI::App&, std::string names, double& value, double low, double high, std::string about);
+CLI::Option* add_integer(CLI::App&, std::string names, std::int64_t& value, std::int64_t low,
+                         std::int64_t high, std::string about);
+CLI::Option* add_real(CLI::App&, std::string names, double& value, double low, double high,
+                      std::string about);
 CLI::Option* add_size(CLI::App&, std::string names, std::int64_t& value, std::int64_t low, std::int64_t high,
                       std::string about);
 // One of a few words. Throws Error(usage) listing them.

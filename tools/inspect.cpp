@@ -1,4 +1,5 @@
-// inspect: what a token file, tokenizer file or checkpoint holds, and whether it is sound (docs/reference.md).
+// inspect: what a token file, tokenizer file or checkpoint holds, and whether it is sound
+// (docs/reference.md).
 #include <openssl/evp.h>
 
 #include <algorithm>
@@ -27,7 +28,8 @@ Exit code_for(const std::string& path) {
   file.read(head.data(), static_cast<std::streamsize>(head.size()));
   head.resize(static_cast<std::size_t>(std::max<std::streamsize>(0, file.gcount())));
   const bool tokens = head.find("\"nsa-tokens/") != head.npos;
-  const bool other = head.find("\"nsa-checkpoint/") != head.npos || head.find("\"nsa-tokenizer/") != head.npos;
+  const bool other =
+      head.find("\"nsa-checkpoint/") != head.npos || head.find("\"nsa-tokenizer/") != head.npos;
   return other && !tokens ? Exit::checkpoint : Exit::data;
 }
 
@@ -56,8 +58,8 @@ int info(const std::string& path, bool hash) {
   const engine::ContainerReader file(path, code_for(path));
   for (const auto& [key, value] : file.metadata()) fmt::print("{:<24} {}\n", key, value);
   for (const auto* entry : by_name(file))
-    fmt::print("{:<24} {} [{}], {} bytes\n", entry->name, engine::name_of(entry->type), fmt::join(entry->shape, ", "),
-               entry->bytes.size());
+    fmt::print("{:<24} {} [{}], {} bytes\n", entry->name, engine::name_of(entry->type),
+               fmt::join(entry->shape, ", "), entry->bytes.size());
   if (hash) fmt::print("sha256 {}\n", sha256_of(file));
   return 0;
 }
@@ -70,12 +72,12 @@ void verify_tensors(const engine::ContainerReader& file) {
           file.path(), file.entries().size());
   for (const auto& entry : file.entries()) {
     const auto crc = crcs.find(entry.name);
-    require(crc != crcs.end() && crc->is_string(), file.bad_file(), "{}: no CRC for tensor {}; the file is damaged",
-            file.path(), entry.name);
+    require(crc != crcs.end() && crc->is_string(), file.bad_file(),
+            "{}: no CRC for tensor {}; the file is damaged", file.path(), entry.name);
     const std::string found = engine::crc32_hex(entry.bytes);
     require(found == crc->get_ref<const std::string&>(), file.bad_file(),
-            "{}: CRC-32 {} of tensor {}, expected {}; the file is damaged, use another copy", file.path(), found,
-            entry.name, crc->get_ref<const std::string&>());
+            "{}: CRC-32 {} of tensor {}, expected {}; the file is damaged, use another copy", file.path(),
+            found, entry.name, crc->get_ref<const std::string&>());
   }
 }
 
@@ -126,7 +128,8 @@ tools::Body set_up(CLI::App& app, Flags& f) {
   constexpr std::int64_t kMost = std::int64_t{1} << 53;
   app.require_subcommand(1);
   auto* info_command = app.add_subcommand("info", "metadata and tensors");
-  info_command->add_flag("--hash", f.hash, "SHA-256 over the tensors' names and bytes, in the order of the names");
+  info_command->add_flag("--hash", f.hash,
+                         "SHA-256 over the tensors' names and bytes, in the order of the names");
   auto* verify_command = app.add_subcommand("verify", "compares all checksums");
   auto* ids_command = app.add_subcommand("ids", "prints tokens of a token file");
   tools::add_size(*ids_command, "--from", f.from, 0, kMost, "first token");
@@ -135,11 +138,12 @@ tools::Body set_up(CLI::App& app, Flags& f) {
     command->add_option("file", f.file, "a file made by this project")->required()->type_name("FILE");
 
   return [=, &f] {
-    const int code = info_command->parsed() ? info(f.file, f.hash)
-                     : verify_command->parsed()
-                         ? verify(f.file)
-                         : ids(f.file, static_cast<std::uint64_t>(f.from), static_cast<std::uint64_t>(f.count));
-    require(std::fflush(stdout) == 0, Exit::io, "standard output: writing failed; free some space and run again");
+    const int code = info_command->parsed()     ? info(f.file, f.hash)
+                     : verify_command->parsed() ? verify(f.file)
+                                                : ids(f.file, static_cast<std::uint64_t>(f.from),
+                                                      static_cast<std::uint64_t>(f.count));
+    require(std::fflush(stdout) == 0, Exit::io,
+            "standard output: writing failed; free some space and run again");
     return code;
   };
 }
@@ -148,6 +152,6 @@ tools::Body set_up(CLI::App& app, Flags& f) {
 
 int main(int argc, char** argv) {
   Flags flags;
-  return tools::run_tool("inspect", "Shows and checks token files, tokenizer files and checkpoints.", argc, argv,
-                         [&](CLI::App& app) { return set_up(app, flags); });
+  return tools::run_tool("inspect", "Shows and checks token files, tokenizer files and checkpoints.", argc,
+                         argv, [&](CLI::App& app) { return set_up(app, flags); });
 }

@@ -1,5 +1,5 @@
-// Prints data/unicode_tables.cpp. Only this program needs utf8proc (2.8 for Unicode 15), plus four short lists from
-// the Unicode character database that utf8proc does not carry.
+// Prints data/unicode_tables.cpp. Only this program needs utf8proc (2.8 for Unicode 15), plus four short
+// lists from the Unicode character database that utf8proc does not carry.
 //   g++ -std=c++20 -I. tools/make_unicode_tables.cpp -lutf8proc -o make_unicode_tables
 //   ./make_unicode_tables > data/unicode_tables.cpp
 #include <utf8proc.h>
@@ -43,10 +43,11 @@ const std::vector<Range> kOtherLowercase = {
 const std::vector<Range> kOtherUppercase = {
     {0x2160, 0x216F}, {0x24B6, 0x24CF}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
 // WordBreakProperty-15.0.0.txt: MidLetter, MidNumLet, Single_Quote.
-const std::vector<Range> kInsideWords = {{0x27, 0x27},     {0x2E, 0x2E},     {0x3A, 0x3A},     {0xB7, 0xB7},
-                                         {0x387, 0x387},   {0x55F, 0x55F},   {0x5F4, 0x5F4},   {0x2018, 0x2019},
-                                         {0x2024, 0x2024}, {0x2027, 0x2027}, {0xFE13, 0xFE13}, {0xFE52, 0xFE52},
-                                         {0xFE55, 0xFE55}, {0xFF07, 0xFF07}, {0xFF0E, 0xFF0E}, {0xFF1A, 0xFF1A}};
+const std::vector<Range> kInsideWords = {
+    {0x27, 0x27},     {0x2E, 0x2E},     {0x3A, 0x3A},     {0xB7, 0xB7},
+    {0x387, 0x387},   {0x55F, 0x55F},   {0x5F4, 0x5F4},   {0x2018, 0x2019},
+    {0x2024, 0x2024}, {0x2027, 0x2027}, {0xFE13, 0xFE13}, {0xFE52, 0xFE52},
+    {0xFE55, 0xFE55}, {0xFF07, 0xFF07}, {0xFF0E, 0xFF0E}, {0xFF1A, 0xFF1A}};
 
 std::string category(char32_t c) { return utf8proc_category_string(static_cast<utf8proc_int32_t>(c)); }
 
@@ -63,7 +64,8 @@ std::uint8_t class_bits(char32_t c) {
   if (kind == "Mn") bits |= kMark;
   if (kind == "Lu" || kind == "Ll" || kind == "Lt" || in(kOtherLowercase, c) || in(kOtherUppercase, c))
     bits |= kCased;
-  if (kind == "Mn" || kind == "Me" || kind == "Lm" || kind == "Sk" || in(kInsideWords, c)) bits |= kCaseIgnorable;
+  if (kind == "Mn" || kind == "Me" || kind == "Lm" || kind == "Sk" || in(kInsideWords, c))
+    bits |= kCaseIgnorable;
   if (combining(c) > 0) bits |= kReordered;
   return bits;
 }
@@ -77,7 +79,8 @@ std::u32string folded(char32_t c) {
   if (size < 0 || size > 8) std::abort();
   std::u32string kept;
   for (int i = 0; i < size; ++i) {
-    if (utf8proc_category(decomposed[i]) != UTF8PROC_CATEGORY_MN) kept += static_cast<char32_t>(decomposed[i]);
+    if (utf8proc_category(decomposed[i]) != UTF8PROC_CATEGORY_MN)
+      kept += static_cast<char32_t>(decomposed[i]);
   }
   return kept;
 }
@@ -93,7 +96,8 @@ template <class T> void print_array(const char* declaration, const std::vector<T
 }
 
 // Cuts a table over all code points into pages and prints each different page once.
-template <class T> void print_two_stages(const std::string& name, const char* type, const std::vector<T>& table) {
+template <class T>
+void print_two_stages(const std::string& name, const char* type, const std::vector<T>& table) {
   constexpr std::size_t kPage = std::size_t{1} << data::unicode::kPageBits;
   std::map<std::vector<T>, std::uint16_t> numbers;
   std::vector<std::uint16_t> pages;
@@ -119,7 +123,8 @@ int main() {
   for (char32_t c = 0; c < 0x110000; ++c) {
     classes[c] = class_bits(c);
     if (combining(c) > 0 && category(c) != "Mn") {
-      combining_classes.push_back(static_cast<std::uint32_t>(c) << 8 | static_cast<std::uint32_t>(combining(c)));
+      combining_classes.push_back(static_cast<std::uint32_t>(c) << 8 |
+                                  static_cast<std::uint32_t>(combining(c)));
     }
     if (0xAC00 <= c && c <= 0xD7A3) continue;  // Hangul syllables are computed
     const std::u32string to = folded(c);

@@ -18,7 +18,9 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kMost = std::int64_t{1} << 53;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 // 1234567 -> "1,234,567"
 std::string grouped(std::uint64_t number) {
@@ -44,26 +46,29 @@ std::string printable(std::string word) {
 
 void print_report(const data::PrepareOptions& options, data::PrepareReport report, double seconds) {
   for (const std::string& warning : report.warnings) fmt::print(stderr, "prepare: warning: {}\n", warning);
-  fmt::print(stderr, "input      {} bytes in {:.1f} s, {:.1f} MB/s, {} threads\n", grouped(report.input_bytes),
-             seconds, static_cast<double>(report.input_bytes) / 1e6 / std::max(seconds, 1e-9), options.threads);
-  fmt::print(stderr, "documents  {}{}{}{}\n", grouped(report.documents),
-             report.skipped.empty() ? "" : "; skipped: ", joined(report.skipped),
-             report.cut_documents == 0 ? "" : fmt::format("; over 32 MiB and cut: {} times", report.cut_documents));
-  fmt::print(stderr, "text       {} bytes, t2s {}, {} ill-formed places replaced\n", grouped(report.text_bytes),
-             options.t2s, grouped(report.replaced));
+  fmt::print(stderr, "input      {} bytes in {:.1f} s, {:.1f} MB/s, {} threads\n",
+             grouped(report.input_bytes), seconds,
+             static_cast<double>(report.input_bytes) / 1e6 / std::max(seconds, 1e-9), options.threads);
+  fmt::print(
+      stderr, "documents  {}{}{}{}\n", grouped(report.documents),
+      report.skipped.empty() ? "" : "; skipped: ", joined(report.skipped),
+      report.cut_documents == 0 ? "" : fmt::format("; over 32 MiB and cut: {} times", report.cut_documents));
+  fmt::print(stderr, "text       {} bytes, t2s {}, {} ill-formed places replaced\n",
+             grouped(report.text_bytes), options.t2s, grouped(report.replaced));
   if (options.text) return;
   const data::EncodeCounts& counts = report.counts;
   fmt::print(stderr, "vocabulary {}\n", report.tokenizer);
-  fmt::print(
-      stderr, "tokens     {}, [UNK] {:.4f} %, {} characters dropped, {} special words\n",
-      grouped(report.summary.tokens),
-      100 * static_cast<double>(counts.unknown) / static_cast<double>(std::max<std::uint64_t>(1, counts.tokens)),
-      grouped(counts.dropped_characters), grouped(counts.special_words));
+  fmt::print(stderr, "tokens     {}, [UNK] {:.4f} %, {} characters dropped, {} special words\n",
+             grouped(report.summary.tokens),
+             100 * static_cast<double>(counts.unknown) /
+                 static_cast<double>(std::max<std::uint64_t>(1, counts.tokens)),
+             grouped(counts.dropped_characters), grouped(counts.special_words));
   for (auto& [word, count] : report.commonest_unknown) word = printable(std::move(word));
-  if (!report.commonest_unknown.empty()) fmt::print(stderr, "unknown    {}\n", joined(report.commonest_unknown));
+  if (!report.commonest_unknown.empty())
+    fmt::print(stderr, "unknown    {}\n", joined(report.commonest_unknown));
   const data::TokenFileSummary& summary = report.summary;
-  fmt::print(stderr, "split      training {} tokens, validation {} tokens{}\n", grouped(summary.validation_from),
-             grouped(summary.tokens - summary.validation_from),
+  fmt::print(stderr, "split      training {} tokens, validation {} tokens{}\n",
+             grouped(summary.validation_from), grouped(summary.tokens - summary.validation_from),
              summary.tail_instead_of_hash ? "; by position, since there are fewer than two documents" : "");
   fmt::print(stderr, "written    {}\n", options.output.string());
 }
@@ -100,7 +105,8 @@ int run(const data::PrepareOptions& options, bool quiet) {
   try {
     const data::Interrupt interrupt;
     Progress progress(!quiet);
-    const auto report = data::prepare(options, &interrupt, [&](const data::PrepareReport& r) { progress(r); });
+    const auto report =
+        data::prepare(options, &interrupt, [&](const data::PrepareReport& r) { progress(r); });
     progress.clear();
     print_report(options, report, seconds_since(start));
     return 0;
@@ -122,22 +128,28 @@ struct Flags {  // what needs a second look once all are known
 void refuse_together(const CLI::App& app, const std::vector<std::string>& flags, const std::string& with,
                      const std::string& why) {
   for (const std::string& flag : flags)
-    require(app.count(flag) == 0 || app.count(with) == 0, Exit::usage, "{} with {}: {}; leave one out", flag, with,
-            why);
+    require(app.count(flag) == 0 || app.count(with) == 0, Exit::usage, "{} with {}: {}; leave one out", flag,
+            with, why);
 }
 
 tools::Body set_up(CLI::App& app, Flags& f) {
   data::PrepareOptions& o = f.options;
-  app.add_option("inputs", o.inputs, "files, folders, - for standard input")->required()->type_name("INPUT...");
+  app.add_option("inputs", o.inputs, "files, folders, - for standard input")
+      ->required()
+      ->type_name("INPUT...");
   app.add_option("-o,--output", f.output, "token file; with --text, text, and - for standard output")
       ->required()
       ->type_name("FILE");
   app.add_option("--vocab", o.vocab, "WordPiece vocabulary, a token a line")->type_name("vocab.txt");
-  app.add_option("--tokenizer", o.tokenizer, "tokenizer file; neither: a vocabulary is trained")->type_name("FILE");
+  app.add_option("--tokenizer", o.tokenizer, "tokenizer file; neither: a vocabulary is trained")
+      ->type_name("FILE");
   tools::add_choice(app, "--kind", f.kind, {"bbpe", "char"}, "of the trained vocabulary");
-  tools::add_size(app, "--vocab-size", f.vocab_size, 1, std::int64_t{1} << 24, "of the trained vocabulary, at most");
+  tools::add_size(app, "--vocab-size", f.vocab_size, 1, std::int64_t{1} << 24,
+                  "of the trained vocabulary, at most");
   tools::add_real(app, "--coverage", o.coverage, 0, 1, "share of the text's characters that it holds");
-  app.add_option("--t2s", o.t2s, "OpenCC configuration, or off")->capture_default_str()->type_name("t2s|CONFIG|off");
+  app.add_option("--t2s", o.t2s, "OpenCC configuration, or off")
+      ->capture_default_str()
+      ->type_name("t2s|CONFIG|off");
   tools::add_real(app, "--val", o.split.share, 0, 0.999999, "share of the validation part; 0: none");
   tools::add_choice(app, "--split", f.rule, {"hash", "tail"}, "how it is chosen");
   tools::add_integer(app, "--seed", f.seed, 0, kMost, "of --split hash");
@@ -156,12 +168,13 @@ tools::Body set_up(CLI::App& app, Flags& f) {
     for (const char* vocabulary : {"--vocab", "--tokenizer"})
       refuse_together(app, {"--kind", "--vocab-size", "--coverage"}, vocabulary, "nothing is trained");
     refuse_together(app, {"--cased"}, "--tokenizer", "the tokenizer file knows its case");
-    refuse_together(
-        app,
-        {"--vocab", "--tokenizer", "--kind", "--vocab-size", "--coverage", "--cased", "--val", "--split", "--seed"},
-        "--text", "text is written, not tokens");
+    refuse_together(app,
+                    {"--vocab", "--tokenizer", "--kind", "--vocab-size", "--coverage", "--cased", "--val",
+                     "--split", "--seed"},
+                    "--text", "text is written, not tokens");
     refuse_together(app, {"--text-field", "--doc-sep"}, "--raw", "a raw stream has no documents");
-    require(f.kind == "char", Exit::usage, "--kind bbpe: byte-level BPE is not built in yet; use --kind char");
+    require(f.kind == "char", Exit::usage,
+            "--kind bbpe: byte-level BPE is not built in yet; use --kind char");
     require(!f.output.empty(), Exit::usage, "-o: an empty name; name the output");
     f.options.output = f.output;
     f.options.split.rule = f.rule == "tail" ? data::Split::Rule::tail : data::Split::Rule::hash;

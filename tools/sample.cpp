@@ -49,7 +49,8 @@ std::string read_prompt(const Flags& f) {
   }
   std::istream& in = f.prompt_file == "-" ? std::cin : file;
   std::string text{std::istreambuf_iterator<char>(in), {}};
-  require(!in.bad(), Exit::data, "{}: cannot be read; give a text file, or - for standard input", f.prompt_file);
+  require(!in.bad(), Exit::data, "{}: cannot be read; give a text file, or - for standard input",
+          f.prompt_file);
   if (text.ends_with('\n')) text.pop_back();
   return data::repair_utf8(text);
 }
@@ -64,21 +65,22 @@ std::uint64_t choose_seed(std::int64_t wanted) {
 std::vector<std::int32_t> shortened(std::vector<std::int32_t> prompt, std::int64_t context) {
   const auto size = std::int64_t(prompt.size());
   if (size <= context) return prompt;
-  fmt::print(stderr, "sample: the prompt has {} tokens, the model was trained at {}: only its end is read\n", size,
-             context);
+  fmt::print(stderr, "sample: the prompt has {} tokens, the model was trained at {}: only its end is read\n",
+             size, context);
   return {prompt.end() - context, prompt.end()};
 }
 
 int generate(const Flags& f) {
-  require(f.checkpoint.find_first_not_of("0123456789.") != std::string::npos || std::ifstream(f.checkpoint).good(),
+  require(f.checkpoint.find_first_not_of("0123456789.") != std::string::npos ||
+              std::ifstream(f.checkpoint).good(),
           Exit::usage, "-c {}: expected a checkpoint made by ./train_gpt, got a number", f.checkpoint);
   tools::use_threads(f.threads);
   const engine::Checkpoint checkpoint(f.checkpoint);
   const auto tokenizer = data::deserialize_tokenizer(checkpoint.tokenizer(), f.checkpoint);
   const auto config = model::config_from_json(checkpoint.config(), f.checkpoint);
   require(tokenizer->size() == std::uint64_t(config.vocab), Exit::checkpoint,
-          "{}: its tokenizer has {} entries, its model {}; the file is damaged", f.checkpoint, tokenizer->size(),
-          config.vocab);
+          "{}: its tokenizer has {} entries, its model {}; the file is damaged", f.checkpoint,
+          tokenizer->size(), config.vocab);
   engine::Stream stream(engine::parse_device(f.device));
   engine::ParamStore store(stream.device(), engine::DType::f32);
   const model::Gpt gpt(config, store);
@@ -89,7 +91,8 @@ int generate(const Flags& f) {
   const std::string prompt_text = read_prompt(f);
   const auto prompt = shortened(tools::prompt_tokens(*tokenizer, prompt_text), config.context);
   const auto prompt_size = std::int64_t(prompt.size());
-  const std::int64_t wanted = f.tokens >= 0 ? f.tokens : std::max<std::int64_t>(config.context - prompt_size, 0);
+  const std::int64_t wanted =
+      f.tokens >= 0 ? f.tokens : std::max<std::int64_t>(config.context - prompt_size, 0);
   if (!f.quiet) fmt::print(stderr, "sample: seed {}\n", seed);
   if (prompt_size + wanted > config.context)
     fmt::print(stderr, "sample: {} tokens pass the trained length of {}; what lies behind it may be poor\n",
@@ -103,16 +106,17 @@ int generate(const Flags& f) {
     model::Sampler sampler(f.sampler, seed + std::uint64_t(i));
     std::string whole = prompt_text;
     if (!f.no_stream) write_out(prompt_text);
-    drawn +=
-        tools::generate_text(generator, sampler, *tokenizer,
-                             {.prompt = prompt, .tokens = wanted, .ignore_end_of_text = f.ignore_end_of_text},
-                             [&](std::string_view piece) { f.no_stream ? void(whole += piece) : write_out(piece); });
+    drawn += tools::generate_text(
+        generator, sampler, *tokenizer,
+        {.prompt = prompt, .tokens = wanted, .ignore_end_of_text = f.ignore_end_of_text},
+        [&](std::string_view piece) { f.no_stream ? void(whole += piece) : write_out(piece); });
     if (f.no_stream) write_out(whole);
     write_out("\n");
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!f.quiet)
-    fmt::print(stderr, "sample: {} tokens in {:.2f} s, {:.1f} tok/s\n", drawn, seconds, double(drawn) / seconds);
+    fmt::print(stderr, "sample: {} tokens in {:.2f} s, {:.1f} tok/s\n", drawn, seconds,
+               double(drawn) / seconds);
   return 0;
 }
 

@@ -16,12 +16,13 @@ std::vector<std::int32_t> prompt_tokens(const data::Tokenizer& tokenizer, std::s
   return {ids.begin(), ids.end()};
 }
 
-std::int64_t generate_text(model::Generator& generator, model::Sampler& sampler, const data::Tokenizer& tokenizer,
-                           const TextRequest& request, const std::function<void(std::string_view)>& emit) {
+std::int64_t generate_text(model::Generator& generator, model::Sampler& sampler,
+                           const data::Tokenizer& tokenizer, const TextRequest& request,
+                           const std::function<void(std::string_view)>& emit) {
   const auto end_of_text = std::int32_t(tokenizer.end_of_text());
   data::StreamDecoder decoder(tokenizer);
-  // The decoder sees the prompt too, so that the first new piece joins it as it would inside a text. What it holds
-  // back of the prompt has been shown with the prompt, and is cut from what it returns next.
+  // The decoder sees the prompt too, so that the first new piece joins it as it would inside a text. What it
+  // holds back of the prompt has been shown with the prompt, and is cut from what it returns next.
   std::size_t shown = 0;
   for (std::int32_t id : request.prompt) shown += decoder.push(std::uint32_t(id)).size();
   const std::vector<std::uint32_t> prompt(request.prompt.begin(), request.prompt.end());

@@ -15,11 +15,13 @@ struct TextRequest {
   bool ignore_end_of_text = false;   // never draw it, instead of stopping there
 };
 
-// Calls `emit` with each piece of settled UTF-8 text that the new tokens add. Returns how many tokens were drawn.
+// Calls `emit` with each piece of settled UTF-8 text that the new tokens add. Returns how many tokens were
+// drawn.
 std::int64_t generate_text(model::Generator&, model::Sampler&, const data::Tokenizer&, const TextRequest&,
                            const std::function<void(std::string_view)>& emit);
 
-// The ids of a prompt; end-of-text alone where it is empty. Throws Error(usage) if the text gives no id at all.
+// The ids of a prompt; end-of-text alone where it is empty. Throws Error(usage) if the text gives no id at
+// all.
 std::vector<std::int32_t> prompt_tokens(const data::Tokenizer&, std::string_view text);
 
 }  // namespace tools

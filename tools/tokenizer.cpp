@@ -37,7 +37,8 @@ int train(const Train& options) {
   data::PartStream parts({}, [&](const data::TextBlock& block) {
     std::size_t from = 0;
     for (const data::Part& part : block.parts) {
-      counter.add(data::repair_utf8(std::string_view(block.text).substr(from, part.text_end - from), &replaced));
+      counter.add(
+          data::repair_utf8(std::string_view(block.text).substr(from, part.text_end - from), &replaced));
       from = part.text_end;
     }
   });
@@ -51,16 +52,19 @@ int train(const Train& options) {
   for (const std::string& line : parts.warnings()) warn(line);
 
   data::CharVocabReport report;
-  const auto vocabulary = counter.finish(static_cast<std::uint32_t>(options.vocab_size), options.coverage, &report);
+  const auto vocabulary =
+      counter.finish(static_cast<std::uint32_t>(options.vocab_size), options.coverage, &report);
   require(report.characters > 0, Exit::data, "{}: no text to train on", options.inputs.front());
   data::save_tokenizer(*vocabulary, options.output);
-  std::fprintf(stderr, "%s: %u tokens for %llu characters (%llu different), coverage %.4f %%, %llu bytes repaired\n",
+  std::fprintf(stderr,
+               "%s: %u tokens for %llu characters (%llu different), coverage %.4f %%, %llu bytes repaired\n",
                options.output.c_str(), report.size, static_cast<unsigned long long>(report.characters),
                static_cast<unsigned long long>(report.distinct), 100 * report.coverage(),
                static_cast<unsigned long long>(replaced));
   if (report.coverage() < options.coverage) {
     std::fprintf(
-        stderr, "warning: --vocab-size %lld covers less than --coverage %g; %.4f %% of the characters become [UNK]\n",
+        stderr,
+        "warning: --vocab-size %lld covers less than --coverage %g; %.4f %% of the characters become [UNK]\n",
         static_cast<long long>(options.vocab_size), options.coverage, 100 * (1 - report.coverage()));
   }
   return 0;
@@ -115,7 +119,8 @@ int encode(const Source& source, bool json) {
 std::vector<std::uint32_t> parse_ids(std::string_view line, std::uint64_t number, std::uint32_t size) {
   std::vector<std::uint32_t> ids;
   constexpr std::string_view kBlanks = " \t\r";
-  for (std::size_t at = line.find_first_not_of(kBlanks); at < line.size(); at = line.find_first_not_of(kBlanks, at)) {
+  for (std::size_t at = line.find_first_not_of(kBlanks); at < line.size();
+       at = line.find_first_not_of(kBlanks, at)) {
     const std::string_view word = line.substr(at, line.find_first_of(kBlanks, at) - at);
     std::uint32_t id = 0;
     const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), id);
@@ -152,8 +157,8 @@ int info(const std::string& file) {
 }
 
 int export_vocab(const std::string& file, const std::string& output) {
-  require(!output.ends_with(".json"), Exit::usage, "-o {}: only vocab.txt can be written; expected a name in .txt",
-          output);
+  require(!output.ends_with(".json"), Exit::usage,
+          "-o {}: only vocab.txt can be written; expected a name in .txt", output);
   const auto tokenizer = data::load_tokenizer(file);
   std::string text;
   for (std::uint32_t id = 0; id < tokenizer->size(); ++id) {
@@ -179,7 +184,9 @@ int main(int argc, char** argv) {
         app.require_subcommand(1);
         CLI::App* train_app = app.add_subcommand("train", "make a vocabulary from text");
         train_app->add_option("INPUT", training.inputs, "files, folders, - for standard input")->required();
-        train_app->add_option("-o,--output", training.output, "the tokenizer file")->type_name("FILE")->required();
+        train_app->add_option("-o,--output", training.output, "the tokenizer file")
+            ->type_name("FILE")
+            ->required();
         tools::add_choice(*train_app, "--kind", training.kind, {"char", "bbpe"}, "of vocabulary");
         tools::add_size(*train_app, "--vocab-size", training.vocab_size, 1, 1 << 24, "tokens at most");
         tools::add_real(*train_app, "--coverage", training.coverage, 0, 1, "share of characters to cover");

@@ -16,17 +16,23 @@ constexpr std::int64_t kMany = std::int64_t(1) << 31;
 
 // Every flag that a checkpoint keeps, by name: one list for writing and for reading.
 template <class Flags, class F> void each_kept(Flags& f, F&& visit) {
-  visit("data", f.data), visit("val-data", f.validation_data), visit("preset", f.preset), visit("layers", f.layers);
-  visit("width", f.width), visit("heads", f.heads), visit("kv-heads", f.kv_heads), visit("head-dim", f.head_dim);
+  visit("data", f.data), visit("val-data", f.validation_data), visit("preset", f.preset),
+      visit("layers", f.layers);
+  visit("width", f.width), visit("heads", f.heads), visit("kv-heads", f.kv_heads),
+      visit("head-dim", f.head_dim);
   visit("ffn", f.ffn), visit("ffn-kind", f.ffn_kind), visit("attn", f.attention), visit("tied", f.tied);
-  visit("diff-topk", f.diff_topk), visit("block", f.block), visit("select", f.select), visit("window", f.window);
-  visit("memory", f.memory), visit("rope-theta", f.rope_theta), visit("steps", f.steps), visit("batch", f.batch);
+  visit("diff-topk", f.diff_topk), visit("block", f.block), visit("select", f.select),
+      visit("window", f.window);
+  visit("memory", f.memory), visit("rope-theta", f.rope_theta), visit("steps", f.steps),
+      visit("batch", f.batch);
   visit("seq-len", f.length), visit("accum", f.accumulation), visit("lr", f.learning_rate);
   visit("warmup", f.warmup), visit("schedule", f.schedule), visit("final-lr-frac", f.final_fraction);
-  visit("weight-decay", f.weight_decay), visit("beta1", f.beta1), visit("beta2", f.beta2), visit("eps", f.eps);
+  visit("weight-decay", f.weight_decay), visit("beta1", f.beta1), visit("beta2", f.beta2),
+      visit("eps", f.eps);
   visit("clip", f.clip), visit("dtype", f.dtype), visit("recompute", f.recompute);
   visit("on-nonfinite", f.on_nonfinite), visit("seed", f.seed), visit("eval-every", f.eval_every);
-  visit("eval-tokens", f.eval_tokens), visit("sample-every", f.sample_every), visit("save-every", f.save_every);
+  visit("eval-tokens", f.eval_tokens), visit("sample-every", f.sample_every),
+      visit("save-every", f.save_every);
   visit("keep", f.keep), visit("prompt", f.prompt);
 }
 
@@ -71,9 +77,12 @@ void declare_model(CLI::App& app, TrainFlags& f) {
 void declare_training(CLI::App& app, TrainFlags& f) {
   const auto group = [&](CLI::Option* option) { return option->group("training"); };
   group(add_size(app, "-x,--steps", f.steps, 1, kMany, "Optimizer steps"));
-  group(add_size(app, "-b,--batch", f.batch, 1, 1 << 20, "Sequences of a micro-batch"))->default_str("the preset's");
-  group(add_size(app, "-t,--seq-len", f.length, 1, 1 << 30, "Tokens of a sequence"))->default_str("the preset's");
-  group(add_size(app, "--accum", f.accumulation, 1, 1 << 20, "Micro-batches of a step"))->default_str("the preset's");
+  group(add_size(app, "-b,--batch", f.batch, 1, 1 << 20, "Sequences of a micro-batch"))
+      ->default_str("the preset's");
+  group(add_size(app, "-t,--seq-len", f.length, 1, 1 << 30, "Tokens of a sequence"))
+      ->default_str("the preset's");
+  group(add_size(app, "--accum", f.accumulation, 1, 1 << 20, "Micro-batches of a step"))
+      ->default_str("the preset's");
   group(add_real(app, "-l,--lr", f.learning_rate, 0, 1e3, "Peak learning rate"));
   group(add_size(app, "-u,--warmup", f.warmup, 0, kMany, "Steps of linear warm-up"));
   group(add_choice(app, "-k,--schedule", f.schedule, {"cosine", "wsd", "linear", "constant"},
@@ -100,7 +109,8 @@ void declare_rhythm(CLI::App& app, TrainFlags& f) {
   group(add_size(app, "-n,--save-every", f.save_every, 0, kMany, "Steps between checkpoints"));
   group(add_size(app, "--keep", f.keep, 0, 1 << 20, "Numbered checkpoints to keep beside the last"));
   group(add_real(app, "--max-minutes", f.max_minutes, 0, 1e9, "Save and stop after this time"));
-  group(add_size(app, "--stop-at", f.stop_at, 0, kMany, "Save and stop after this step; the schedule keeps --steps"));
+  group(add_size(app, "--stop-at", f.stop_at, 0, kMany,
+                 "Save and stop after this step; the schedule keeps --steps"));
 }
 
 }  // namespace
@@ -115,12 +125,15 @@ void declare(CLI::App& app, TrainFlags& f) {
   declare_rhythm(app, f);
   app.add_option("--device", f.device, "auto, cpu, cuda or cuda:N")->group("run");
   app.add_flag("--list-devices", f.list_devices, "Print the devices and exit")->group("run");
-  add_integer(app, "--threads", f.threads, 0, 4096, "CPU threads; 0: all that this process may use")->group("run");
+  add_integer(app, "--threads", f.threads, 0, 4096, "CPU threads; 0: all that this process may use")
+      ->group("run");
   app.add_option_function<std::string>(
          "--resume",
          [&f](const std::string& how) {
-           require(how.empty() || how == "auto", Exit::usage,
-                   "--resume {}: expected nothing or auto; the checkpoint to continue is the one that -o names", how);
+           require(
+               how.empty() || how == "auto", Exit::usage,
+               "--resume {}: expected nothing or auto; the checkpoint to continue is the one that -o names",
+               how);
            f.resume = how.empty() ? Resume::required : Resume::automatic;
          },
          "Continue the run of --out; =auto: start anew where there is none")
@@ -149,7 +162,8 @@ model::GptConfig resolve(TrainFlags& f, std::int64_t vocab) {
   set(c.heads.dim, f.head_dim, 0);
   set(c.ffn, f.ffn, 0);
   if (!f.ffn_kind.empty()) c.ffn_kind = f.ffn_kind == "gelu" ? model::FfnKind::gelu : model::FfnKind::swiglu;
-  if (!f.attention.empty()) c.attention = f.attention == "nsa" ? model::Attention::nsa : model::Attention::dense;
+  if (!f.attention.empty())
+    c.attention = f.attention == "nsa" ? model::Attention::nsa : model::Attention::dense;
   if (f.tied) c.tied = true;
   set(c.nsa.block, f.block, 0);
   set(c.nsa.select, f.select, -1);
@@ -163,7 +177,8 @@ model::GptConfig resolve(TrainFlags& f, std::int64_t vocab) {
   c.context = f.length;
   const bool sparse_flag = f.block || f.select >= 0 || f.window >= 0 || f.memory || f.diff_topk;
   require(c.attention == model::Attention::nsa || !sparse_flag, Exit::usage,
-          "--block, --select, --window, --memory N and --diff-topk belong to sparse attention; this model is dense, "
+          "--block, --select, --window, --memory N and --diff-topk belong to sparse attention; this model is "
+          "dense, "
           "add --attn nsa or leave them out");
   c.validate();
   return c;

@@ -1,6 +1,7 @@
 // train_gpt: a token file -> a trained model (docs/reference.md).
 #include <filesystem>
 
+#include "data/interrupt.h"
 #include "tools/cli.h"
 #include "tools/train_flags.h"
 #include "tools/train_run.h"
@@ -22,6 +23,7 @@ bool is_number(const std::string& text) {
 TrainFlags over(TrainFlags base, int argc, char** argv) {
   CLI::App app;
   tools::declare(app, base);
+  tools::last_value_wins(app);
   app.parse(argc, argv);
   return base;
 }
@@ -35,10 +37,10 @@ void list_devices() {
 std::unique_ptr<engine::Checkpoint> open_resumed(const TrainFlags& flags) {
   if (flags.resume == Resume::no) return nullptr;
   if (!std::filesystem::exists(flags.out)) {
-    require(
-        flags.resume == Resume::automatic, Exit::checkpoint,
-        "--resume: there is no {}; name the checkpoint with -o, or use --resume=auto to start where there is none",
-        flags.out);
+    require(flags.resume == Resume::automatic, Exit::checkpoint,
+            "--resume: there is no {}; name the checkpoint with -o, or use --resume=auto to start where "
+            "there is none",
+            flags.out);
     fmt::print("resume: no {}, starting anew\n", flags.out);
     return nullptr;
   }
@@ -51,31 +53,35 @@ int train(TrainFlags flags, int argc, char** argv) {
     for (const auto& preset : model::presets()) fmt::print("{:<10} {}\n", preset.name, preset.about);
     return 0;
   }
+  const data::Interrupt interrupt;  // before the first thread starts, so that all hold the signals back
   tools::use_threads(flags.threads);
   require(flags.resume == Resume::no || flags.init_from.empty(), Exit::usage,
           "--resume and --init-from exclude each other: the first continues a run, the second starts one");
   auto resumed = open_resumed(flags);
-  if (resumed) flags = over(tools::saved_state_from_json(resumed->state(), resumed->path()).flags, argc, argv);
+  if (resumed)
+    flags = over(tools::saved_state_from_json(resumed->state(), resumed->path()).flags, argc, argv);
   require(!flags.data.empty(), Exit::usage,
           "-d is missing: give the token file that ./prepare made, e.g. -d zhwiki.bin");
   require(!is_number(flags.data) || std::filesystem::exists(flags.data), Exit::usage,
           "-d {}: expected a token file made by ./prepare, got a number (the batch size is -b)", flags.data);
   require(resumed || flags.overwrite || !std::filesystem::exists(flags.out), Exit::usage,
-          "{}: exists; continue it with --resume, replace it with --overwrite, or name another with -o", flags.out);
+          "{}: exists; continue it with --resume, replace it with --overwrite, or name another with -o",
+          flags.out);
   auto file = std::make_unique<data::TokenFile>(flags.data);
   const model::GptConfig config = tools::resolve(flags, file->vocab_size());
   if (resumed) {
     require(model::config_from_json(resumed->config(), resumed->path()) == config, Exit::checkpoint,
-            "{}: holds another model than these flags and this data describe; leave the model flags out to resume it",
+            "{}: holds another model than these flags and this data describe; leave the model flags out to "
+            "resume it",
             flags.out);
     const auto saved = tools::saved_state_from_json(resumed->state(), resumed->path());
     if (saved.state.step >= flags.steps) {
-      fmt::print("{}: the run is finished: {} of {} steps are done; ./sample -c {}\n", flags.out, saved.state.step,
-                 flags.steps, flags.out);
+      fmt::print("{}: the run is finished: {} of {} steps are done; ./sample -c {}\n", flags.out,
+                 saved.state.step, flags.steps, flags.out);
       return 0;
     }
   }
-  return tools::TrainRun(flags, config, std::move(file), std::move(resumed)).run();
+  return tools::TrainRun(flags, config, std::move(file), std::move(resumed)).run(interrupt);
 }
 
 }  // namespace

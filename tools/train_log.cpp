@@ -25,7 +25,8 @@ std::uintmax_t bytes_through(const std::filesystem::path& path, std::int64_t thr
   std::uintmax_t bytes = 0;
   for (std::string line; std::getline(in, line) && !in.eof();) {
     const auto j = nlohmann::json::parse(line, nullptr, false);
-    if (!j.is_object() || !j.contains("step") || !j["step"].is_number() || j["step"].get<std::int64_t>() > through)
+    if (!j.is_object() || !j.contains("step") || !j["step"].is_number() ||
+        j["step"].get<std::int64_t>() > through)
       break;
     bytes += line.size() + 1;
   }
@@ -76,9 +77,9 @@ void TrainLog::write(const std::string& line) {
 void TrainLog::step(const StepReport& r) {
   if (first_step_ == 0) first_step_ = r.step;
   const double each = elapsed() / double(r.step - first_step_ + 1), speed = double(r.step_tokens) / r.seconds;
-  fmt::print("step {}/{} | loss {:.4f} | norm {:.2f} | lr {:.2e} | {:.1f} ms | {} tok/s | mfu n/a | eta {}\n", r.step,
-             r.steps, r.loss, r.grad_norm, r.learning_rate, 1e3 * r.seconds, with_commas(std::int64_t(speed)),
-             duration(each * double(r.steps - r.step)));
+  fmt::print("step {}/{} | loss {:.4f} | norm {:.2f} | lr {:.2e} | {:.1f} ms | {} tok/s | mfu n/a | eta {}\n",
+             r.step, r.steps, r.loss, r.grad_norm, r.learning_rate, 1e3 * r.seconds,
+             with_commas(std::int64_t(speed)), duration(each * double(r.steps - r.step)));
   std::fflush(stdout);
   write(
       fmt::format("{{\"step\":{},\"tokens\":{},\"epoch\":{},\"loss\":{},\"grad_norm\":{},\"lr\":{},\"ms\":{},"
@@ -88,10 +89,11 @@ void TrainLog::step(const StepReport& r) {
 }
 
 void TrainLog::validation(const ValidationReport& r) {
-  fmt::print("val {} | loss {:.4f} | bpb {:.4f} | ppl {:.1f}\n", r.step, r.loss, r.bits_per_byte, std::exp(r.loss));
+  fmt::print("val {} | loss {:.4f} | bpb {:.4f} | ppl {:.1f}\n", r.step, r.loss, r.bits_per_byte,
+             std::exp(r.loss));
   std::fflush(stdout);
-  write(fmt::format("{{\"step\":{},\"tokens\":{},\"epoch\":{},\"val_loss\":{},\"bpb\":{},\"time\":{}}}\n", r.step,
-                    r.tokens, r.epoch, number(r.loss), number(r.bits_per_byte), number(elapsed())));
+  write(fmt::format("{{\"step\":{},\"tokens\":{},\"epoch\":{},\"val_loss\":{},\"bpb\":{},\"time\":{}}}\n",
+                    r.step, r.tokens, r.epoch, number(r.loss), number(r.bits_per_byte), number(elapsed())));
 }
 
 void TrainLog::event(std::int64_t step, const char* event, const std::string& detail) {

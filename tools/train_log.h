@@ -20,8 +20,8 @@ struct ValidationReport {
 
 class TrainLog {
  public:
-  // Opens the log for appending; what it says of steps after `keep_through` is cut off first (a resumed run), all of
-  // it for 0. Throws Error(io).
+  // Opens the log for appending; what it says of steps after `keep_through` is cut off first (a resumed run),
+  // all of it for 0. Throws Error(io).
   TrainLog(std::filesystem::path, std::int64_t keep_through);
   TrainLog(const TrainLog&) = delete;
   TrainLog& operator=(const TrainLog&) = delete;

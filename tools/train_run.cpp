@@ -3,7 +3,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "data/interrupt.h"
+#include "engine/durable_file.h"
 #include "model/sampler.h"
 #include "tools/cli.h"
 #include "tools/paths.h"
@@ -21,7 +21,9 @@ namespace {
 
 constexpr std::int64_t kSampleTokens = 64;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 engine::AdamWConfig optimizer_config(const TrainFlags& f) {
   return {.beta1 = float(f.beta1),
@@ -31,7 +33,8 @@ engine::AdamWConfig optimizer_config(const TrainFlags& f) {
           .clip = float(f.clip)};
 }
 
-data::Windows validation_windows(const TrainFlags& f, const data::TokenFile& data, const data::TokenFile* other) {
+data::Windows validation_windows(const TrainFlags& f, const data::TokenFile& data,
+                                 const data::TokenFile* other) {
   const data::TokenFile& file = other ? *other : data;
   const std::uint64_t first = other ? 0 : data.validation_from();
   std::uint64_t last = file.size();
@@ -43,7 +46,8 @@ std::unique_ptr<data::TokenFile> open_validation(const TrainFlags& f, const data
   if (f.validation_data.empty()) return nullptr;
   auto file = std::make_unique<data::TokenFile>(f.validation_data);
   require(file->vocab_sha256() == data.vocab_sha256(), Exit::data,
-          "{}: was made with another vocabulary than {}; prepare both with the same one", f.validation_data, f.data);
+          "{}: was made with another vocabulary than {}; prepare both with the same one", f.validation_data,
+          f.data);
   return file;
 }
 
@@ -79,8 +83,9 @@ TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique
                 .warmup = flags_.warmup,
                 .final_fraction = flags_.final_fraction} {
   require(train_.whole() > 0, Exit::data,
-          "{}: its training part has {} tokens, one window needs {}; use a smaller -t or more text", flags_.data,
-          data_->validation_from(), flags_.length + 1);
+          "{}: its training part has {} tokens, one window needs {}; use a smaller -t or more text",
+          flags_.data, data_->validation_from(), flags_.length + 1);
+  engine::DurableFile probe(flags_.out);  // an output that cannot be written fails now, not after hours
   store_.seal(true);
   optimizer_.emplace(store_, optimizer_config(flags_));
   if (resumed) {
@@ -105,7 +110,8 @@ void TrainRun::load(const engine::Checkpoint& checkpoint) {
   checkpoint.load(*optimizer_, store_, stream_);
   const SavedState saved = saved_state_from_json(checkpoint.state(), checkpoint.path());
   require(saved.data_fingerprint == data_->fingerprint(), Exit::checkpoint,
-          "{}: was trained on other data than {} holds now; give that file with -d, or start anew with --init-from",
+          "{}: was trained on other data than {} holds now; give that file with -d, or start anew with "
+          "--init-from",
           checkpoint.path(), flags_.data);
   state_ = saved.state;
 }
@@ -116,13 +122,14 @@ void TrainRun::print_opening() const {
   fmt::print("device     {}; fp32{}; seed {}\n", engine::device_name(stream_.device()),
              flags_.dtype == "auto" ? " (the CPU computes in fp32)" : "", flags_.seed);
   fmt::print("data       {}: {} tokens to train on, {} to validate on; vocabulary {}\n", flags_.data,
-             with_commas(std::int64_t(data_->validation_from())), with_commas(std::int64_t(validation_.targets())),
-             with_commas(gpt_.config().vocab));
-  fmt::print("model      {} parameters, {} layers of {}, {} attention\n", with_commas(store_.trained_scalars()),
-             gpt_.config().layers, gpt_.config().width,
+             with_commas(std::int64_t(data_->validation_from())),
+             with_commas(std::int64_t(validation_.targets())), with_commas(gpt_.config().vocab));
+  fmt::print("model      {} parameters, {} layers of {}, {} attention\n",
+             with_commas(store_.trained_scalars()), gpt_.config().layers, gpt_.config().width,
              gpt_.config().attention == model::Attention::nsa ? "sparse" : "dense");
-  fmt::print("step       {} x {} sequences of {} tokens = {} tokens; {} windows an epoch\n", flags_.accumulation,
-             flags_.batch, flags_.length, with_commas(flags_.accumulation * flags_.batch * flags_.length),
+  fmt::print("step       {} x {} sequences of {} tokens = {} tokens; {} windows an epoch\n",
+             flags_.accumulation, flags_.batch, flags_.length,
+             with_commas(flags_.accumulation * flags_.batch * flags_.length),
              with_commas(std::int64_t(train_.whole())));
   fmt::print("memory     parameters {}, gradients {}, optimizer {}, activations {}\n", mebibytes(slab),
              mebibytes(store_.grads().bytes()), mebibytes(2 * store_.grads().bytes()),
@@ -147,15 +154,16 @@ model::LossSum TrainRun::train_step() {
   return loss;
 }
 
-// The optimizer has left the parameters as they were; the last checkpoint on the disk is the one to go on from.
+// The optimizer has left the parameters as they were; the last checkpoint on the disk is the one to go on
+// from.
 void TrainRun::handle_nonfinite(double loss, double norm) {
   log_->event(state_.step, "nonfinite", fmt::format("loss {}, gradient norm {}", loss, norm));
   if (flags_.on_nonfinite == "skip") return;
-  fail(
-      Exit::diverged,
-      "step {}: loss {}, gradient norm {}: not finite, nothing was updated or saved; lower --lr and --resume, or use "
-      "--on-nonfinite skip",
-      state_.step, loss, norm);
+  fail(Exit::diverged,
+       "step {}: loss {}, gradient norm {}: not finite, nothing was updated or saved; lower --lr and "
+       "--resume, or use "
+       "--on-nonfinite skip",
+       state_.step, loss, norm);
 }
 
 void TrainRun::evaluate() {
@@ -171,9 +179,10 @@ void TrainRun::evaluate() {
   }
   const data::TokenFile& file = validation_data_ ? *validation_data_ : *data_;
   const std::uint64_t part_tokens = validation_data_ ? file.size() : file.size() - file.validation_from();
-  const std::uint64_t part_bytes =
-      validation_data_ ? file.text_bytes_train() + file.text_bytes_validation() : file.text_bytes_validation();
-  const double bytes = double(part_bytes) * double(total.targets) / double(std::max<std::uint64_t>(part_tokens, 1));
+  const std::uint64_t part_bytes = validation_data_ ? file.text_bytes_train() + file.text_bytes_validation()
+                                                    : file.text_bytes_validation();
+  const double bytes =
+      double(part_bytes) * double(total.targets) / double(std::max<std::uint64_t>(part_tokens, 1));
   const double loss = total.mean();
   log_->validation({.step = state_.step,
                     .tokens = state_.tokens,
@@ -216,9 +225,8 @@ void TrainRun::sample() {
   log_->event(state_.step, "sample", text);
 }
 
-int TrainRun::run() {
+int TrainRun::run(const data::Interrupt& interrupt) {
   print_opening();
-  const data::Interrupt interrupt;
   const auto start = Clock::now();
   const std::int64_t step_tokens = flags_.accumulation * flags_.batch * flags_.length;
   bool saved = state_.step > 0, stop = false;
@@ -239,15 +247,16 @@ int TrainRun::run() {
                 .learning_rate = schedule_.rate(state_.step),
                 .seconds = seconds_since(step_start)});
     if (!std::isfinite(loss.mean()) || !std::isfinite(norm)) handle_nonfinite(loss.mean(), norm);
-    stop =
-        state_.step == flags_.stop_at || (flags_.max_minutes > 0 && seconds_since(start) >= 60 * flags_.max_minutes);
+    stop = state_.step == flags_.stop_at ||
+           (flags_.max_minutes > 0 && seconds_since(start) >= 60 * flags_.max_minutes);
     try {
       interrupt.check();
     } catch (const data::Interrupted& interrupted) {
       stop = true;
       code = 128 + interrupted.signal;
     }
-    if (code == 0 && validation_.targets() > 0 && (due(flags_.eval_every) || (finished() && flags_.eval_every > 0)))
+    if (code == 0 && validation_.targets() > 0 &&
+        (due(flags_.eval_every) || (finished() && flags_.eval_every > 0)))
       evaluate();
     if (stop || finished() || due(flags_.save_every)) {
       save();
@@ -257,7 +266,8 @@ int TrainRun::run() {
   }
   if (!saved) save();
   if (state_.best_validation > 0) fmt::print("best validation loss {:.4f}; ", state_.best_validation);
-  fmt::print("./sample -c {}{}\n", flags_.out, finished() ? "" : "   (go on: the same command with --resume)");
+  fmt::print("./sample -c {}{}\n", flags_.out,
+             finished() ? "" : "   (go on: the same command with --resume)");
   return code;
 }
 

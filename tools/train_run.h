@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 
+#include "data/interrupt.h"
 #include "data/token_file.h"
 #include "data/windows.h"
 #include "engine/checkpoint.h"
@@ -28,7 +29,7 @@ class TrainRun {
   TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique_ptr<data::TokenFile> data,
            std::unique_ptr<engine::Checkpoint> resumed);
   // Trains to the end, or until a signal, --stop-at or --max-minutes. Returns the exit code.
-  int run();
+  int run(const data::Interrupt&);
 
  private:
   void load(const engine::Checkpoint&);

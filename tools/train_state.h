@@ -14,6 +14,7 @@ struct SavedState {
   std::string data_fingerprint, vocab_sha256;
 };
 std::string to_json(const SavedState&);
-SavedState saved_state_from_json(std::string_view json, const std::string& where);  // throws Error(checkpoint)
+SavedState saved_state_from_json(std::string_view json,
+                                 const std::string& where);  // throws Error(checkpoint)
 
 }  // namespace tools

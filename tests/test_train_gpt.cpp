@@ -1,0 +1,192 @@
+// train_gpt as a program: what it prints and writes, how it goes on, and what it refuses.
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/trained_model.h"
+
+namespace {
+
+using nlohmann::json;
+using tests::check_refused;
+using tests::program;
+using tests::Ran;
+using tests::run_command;
+using tests::TempDir;
+using tests::TrainedModel;
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+Ran train(const std::string& rest) { return run_command(program("train_gpt") + " " + rest); }
+
+std::string train_small(const TempDir& folder, const std::string& rest) {
+  return TrainedModel::flags() + "-s 0 -d " + TrainedModel::get().data() + " -o '" +
+         (folder / "m.bin").string() + "' " + rest;
+}
+
+std::string hash_of(const std::filesystem::path& file) {
+  const Ran ran = run_command(program("inspect") + " info --hash '" + file.string() + "'");
+  REQUIRE(ran.code == 0);
+  return lines_of(ran.out).back();
+}
+
+// The log without what depends on the clock, one line a step or evaluation.
+std::vector<std::string> losses_of(const std::filesystem::path& log) {
+  std::vector<std::string> kept;
+  for (const auto& line : lines_of(tests::read_file(log))) {
+    json j = json::parse(line);
+    if (j.contains("event")) continue;
+    for (const char* clock : {"ms", "tok_s", "time"}) j.erase(clock);
+    kept.push_back(j.dump());
+  }
+  return kept;
+}
+
+}  // namespace
+
+TEST_CASE("train_gpt: what a run prints and writes") {
+  const auto& model = TrainedModel::get();
+  const auto lines = lines_of(model.training().out);
+  CHECK(model.training().err == "");
+  CHECK(lines.front().starts_with("train_gpt 0."));
+  std::size_t steps = 0, validations = 0, samples = 0;
+  for (const auto& line : lines) {
+    steps += line.starts_with("step ") && line.find("/20 | loss ") != line.npos;
+    validations += line.starts_with("val 10 | loss ") || line.starts_with("val 20 | loss ");
+    samples += line.starts_with("sample 10 | 北京") || line.starts_with("sample 20 | 北京");
+    CHECK(line.find('\r') == line.npos);
+  }
+  CHECK(steps == 20);
+  CHECK(validations == 2);
+  CHECK(samples == 2);
+  CHECK(lines.back().find("./sample -c ") != std::string::npos);
+  for (const char* file : {"ckpt.bin", "ckpt.best.bin", "ckpt.log.jsonl"})
+    CHECK(std::filesystem::exists(model.folder() / file));
+
+  double first = 0, last = 0;
+  for (const auto& line : lines_of(tests::read_file(model.folder() / "ckpt.log.jsonl"))) {
+    const json j = json::parse(line);
+    if (!j.contains("loss")) continue;
+    if (j["step"] == 1) first = j["loss"];
+    last = j["loss"];
+    CHECK(j["tokens"].get<std::int64_t>() == j["step"].get<std::int64_t>() * 4 * 2 * 40);
+    CHECK(j["grad_norm"].get<double>() > 0);
+  }
+  CHECK(first > 6.5);
+  CHECK(last < first - 0.1);
+}
+
+TEST_CASE("train_gpt: two runs are equal to the bit, evaluation and saving change nothing") {
+  TempDir a, b;
+  REQUIRE(train(train_small(a, "-x 8 -v 0 -n 0")).code == 0);
+  REQUIRE(train(train_small(b, "-x 8 -v 2 -n 3 --keep 1")).code == 0);
+  CHECK(hash_of(a / "m.bin") == hash_of(b / "m.bin"));
+  CHECK(std::filesystem::exists(b / "m.00000006.bin"));
+  CHECK(!std::filesystem::exists(b / "m.00000003.bin"));
+  TempDir c;
+  REQUIRE(train(train_small(c, "-x 8 -v 0 -n 0 --recompute block")).code == 0);
+  CHECK(hash_of(a / "m.bin") == hash_of(c / "m.bin"));
+  TempDir other;
+  REQUIRE(train(train_small(other, "-x 8 -v 0 -n 0 --seed 2")).code == 0);
+  CHECK(hash_of(a / "m.bin") != hash_of(other / "m.bin"));
+}
+
+TEST_CASE("train_gpt: stopped and resumed is the same run, across an epoch's end") {
+  for (const char* schedule : {"cosine", "wsd"}) {
+    TempDir whole, parts;
+    const std::string flags = std::string("-x 40 -v 6 -k ") + schedule + " ";
+    REQUIRE(train(train_small(whole, flags)).code == 0);
+    const Ran stopped = train(train_small(parts, flags + "--stop-at 17"));
+    REQUIRE(stopped.code == 0);
+    const std::string out = " -o '" + (parts / "m.bin").string() + "'";
+    const Ran resumed = train("--resume" + out);
+    REQUIRE(resumed.code == 0);
+    CHECK(resumed.out.find("after step 17") != std::string::npos);
+    CHECK(hash_of(whole / "m.bin") == hash_of(parts / "m.bin"));
+    CHECK(losses_of(whole / "m.log.jsonl") == losses_of(parts / "m.log.jsonl"));
+    const auto log = losses_of(whole / "m.log.jsonl");
+    CHECK(json::parse(log.back())["epoch"].get<int>() >= 1);
+
+    const Ran again = train("--resume" + out);
+    CHECK(again.code == 0);
+    CHECK(again.out.find("finished") != std::string::npos);
+    check_refused(train("--resume --width 64" + out), "train_gpt", 4, "another model");
+  }
+}
+
+TEST_CASE("train_gpt: a start from the weights of another run") {
+  const auto& model = TrainedModel::get();
+  TempDir folder;
+  const Ran ran = train(train_small(folder, "-x 1 -v 1 --lr 0 --init-from " + model.checkpoint()));
+  REQUIRE(ran.code == 0);
+  const auto before = losses_of(model.folder() / "ckpt.log.jsonl"), after = losses_of(folder / "m.log.jsonl");
+  CHECK(json::parse(before.back())["val_loss"] == json::parse(after.back())["val_loss"]);
+}
+
+TEST_CASE("train_gpt: refusals") {
+  const auto& model = TrainedModel::get();
+  TempDir folder;
+  const std::string out = " -o '" + (folder / "m.bin").string() + "'", data = " -d " + model.data();
+  const std::string file = "'" + (folder / "file").string() + "'";
+  check_refused(train("--bacth 3" + data + out), "train_gpt", 2, "--batch");
+  check_refused(train("--batch 0" + data + out), "train_gpt", 2, "--batch 0");
+  check_refused(train("--batch three" + data + out), "train_gpt", 2, "three");
+  check_refused(train("--batch"), "train_gpt", 2, "--batch");
+  check_refused(train("--schedule step" + data + out), "train_gpt", 2, "cosine|wsd|linear|constant");
+  check_refused(train("--preset huge" + data + out), "train_gpt", 2, "tiny, seed, gpt2-124m");
+  check_refused(train("--head-dim 15" + data + out), "train_gpt", 2, "head-dim 15");
+  check_refused(train("--heads 8 --kv-heads 3" + data + out), "train_gpt", 2, "kv-heads");
+  check_refused(train("--attn dense --block 8" + data + out), "train_gpt", 2, "dense");
+  check_refused(train("extra" + data + out), "train_gpt", 2, "extra");
+  check_refused(train(out), "train_gpt", 2, "-d");
+  check_refused(train("-d 16" + out), "train_gpt", 2, "-d 16");
+  check_refused(train("-d " + model.data() + " -o " + model.checkpoint()), "train_gpt", 2, "--resume");
+  check_refused(train("-d /nowhere.bin" + out), "train_gpt", 3, "/nowhere.bin");
+  check_refused(train("-d '" + folder.path().string() + "'" + out), "train_gpt", 3, "folder");
+  tests::write_file(folder / "file", "");
+  check_refused(train("-d " + file + out), "train_gpt", 3, "empty");
+  tests::write_file(folder / "file", "plain text, no token file");
+  check_refused(train("-d " + file + out), "train_gpt", 3, "file");
+  const std::string bytes = tests::read_file(model.folder() / "zhwiki.bin");
+  tests::write_file(folder / "file", std::string_view(bytes).substr(0, bytes.size() - 100));
+  check_refused(train("-d " + file + out), "train_gpt", 3, "truncated");
+  check_refused(train("-d " + model.checkpoint() + out), "train_gpt", 3, "nsa-tokens");
+  check_refused(train("-t 100k" + data + out), "train_gpt", 3, "-t");
+  check_refused(train("--resume" + data + out), "train_gpt", 4, "--resume");
+  check_refused(train("--init-from " + model.data() + data + out), "train_gpt", 4, "nsa-checkpoint");
+  check_refused(train(TrainedModel::flags() + "--layers 2 --init-from " + model.checkpoint() + data + out),
+                "train_gpt", 4, "another model");
+  check_refused(train(data + " -x 1 --preset tiny -o '" + (folder / "absent" / "m.bin").string() + "'"),
+                "train_gpt", 7, "m.bin");
+  if (!std::filesystem::exists("/dev/nvidia0"))
+    check_refused(train("--device cuda" + data + out), "train_gpt", 9, "cuda");
+  check_refused(train("--device tpu" + data + out), "train_gpt", 2, "tpu");
+  std::size_t left = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path()))
+    left += entry.path() != folder / "file";
+  CHECK(left == 0);
+
+  CHECK(train("--help").code == 0);
+  CHECK(train("--help").out.find("--accum") != std::string::npos);
+  CHECK(train("--version").out.starts_with("train_gpt 0."));
+  CHECK(train("--preset list").out.find("gpt2-124m") != std::string::npos);
+  CHECK(train("--list-devices").out.starts_with("cpu: "));
+}
+
+TEST_CASE("train_gpt: SIGTERM saves, and the run goes on") {
+  TempDir folder;
+  const std::string command = program("train_gpt") + " " + train_small(folder, "-x 1000000 -v 0 -n 0");
+  const Ran ran = run_command("timeout -s TERM 2 " + command + "; echo $? >&2");
+  CHECK(ran.err.find("124") != std::string::npos);  // timeout's word for it
+  REQUIRE(std::filesystem::exists(folder / "m.bin"));
+  const auto log = losses_of(folder / "m.log.jsonl");
+  const auto step = json::parse(log.back())["step"].get<std::int64_t>();
+  const Ran resumed =
+      train("--resume --stop-at " + std::to_string(step + 2) + " -o '" + (folder / "m.bin").string() + "'");
+  CHECK(resumed.code == 0);
+  CHECK(losses_of(folder / "m.log.jsonl").size() == log.size() + 2);
+}
