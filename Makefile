@@ -31,8 +31,9 @@ ifeq ($(SAN),1)
 OPTIMIZE  := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 endif
 # -Wno-restrict: g++ 12 warns of its own std::string (GCC bug 105651).
-# No contraction across statements: a product and a sum round the same way in every kernel that states them apart.
-FLAGS     := -std=c++20 $(OPTIMIZE) -march=$(CPU_ARCH) -ffp-contract=on -fopenmp -Wall -Wextra -Werror -Wno-restrict -I. $(CXXFLAGS)
+# -ffp-contract=off: a product and a sum round the same way in every kernel; where one rounding is wanted, it says fma.
+# -fno-math-errno: std::sqrt in a loop can be vectorised.
+FLAGS     := -std=c++20 $(OPTIMIZE) -march=$(CPU_ARCH) -ffp-contract=off -fno-math-errno -fopenmp -Wall -Wextra -Werror -Wno-restrict -I. $(CXXFLAGS)
 LIBS      := -Wl,--as-needed -lopenblas -lopencc -lfmt -lz -lcrypto $(LDFLAGS)
 
 ifeq ($(CUDA),1)

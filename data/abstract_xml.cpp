@@ -72,14 +72,15 @@ class AbstractReader {
     if (started_) sink_.abandon();
     if (input_.limited()) return;
     sink_.skip("cut off");
-    sink_.warn(fmt::format("{}: ends inside <doc>, at byte {}; the documents before it are used", input_.name(),
-                           input_.offset()));
+    sink_.warn(fmt::format("{}: ends inside <doc>, at byte {}; the documents before it are used",
+                           input_.name(), input_.offset()));
   }
 
  private:
   enum class Inside : std::uint8_t { nothing, title, abstract };
 
-  // Hands on the text before the next '<', which is then at the start of the window with its tag; false at the end.
+  // Hands on the text before the next '<', which is then at the start of the window with its tag; false at
+  // the end.
   bool text_until_tag() {
     for (;;) {
       const std::string_view window = input_.window();

@@ -12,8 +12,8 @@ using namespace char_class;
 
 constexpr char32_t kSigma = 0x3A3, kFinalSigma = 0x3C2;
 
-// Whether the sigma at [sigma, behind) is lower-cased to its final form: a cased letter before and none behind, both
-// within the blank-separated word (Unicode 15, table 3-17, Final_Sigma; as Python's str.lower).
+// Whether the sigma at [sigma, behind) is lower-cased to its final form: a cased letter before and none
+// behind, both within the blank-separated word (Unicode 15, table 3-17, Final_Sigma; as Python's str.lower).
 bool is_final_sigma(std::string_view text, const char* sigma, const char* behind) {
   const auto decides = [](std::uint8_t bits) { return (bits & (kDropped | kCaseIgnorable)) == 0; };
   const auto cased = [](std::uint8_t bits) { return (bits & (kSpace | kHan)) == 0 && (bits & kCased) != 0; };

@@ -1,5 +1,6 @@
-// BERT's BasicTokenizer: from text to words, Han characters and punctuation, in one pass with one table look-up a
-// character. The rules and their order are those of pytorch_pretrained_bert 0.6 (docs/data.md, "WordPiece").
+// BERT's BasicTokenizer: from text to words, Han characters and punctuation, in one pass with one table
+// look-up a character. The rules and their order are those of pytorch_pretrained_bert 0.6 (docs/data.md,
+// "WordPiece").
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -49,8 +50,8 @@ struct Word {
   std::string_view text() const noexcept { return {bytes, length}; }
 };
 
-// Where the characters [UNK], [SEP], [PAD], [CLS] or [MASK] stand alone between blanks (or Han, or the ends of the
-// text).
+// Where the characters [UNK], [SEP], [PAD], [CLS] or [MASK] stand alone between blanks (or Han, or the ends
+// of the text).
 struct SpecialWord {
   std::string_view name;      // empty: none here
   const char* end = nullptr;  // behind the word
@@ -59,14 +60,15 @@ struct SpecialWord {
 // `bracket` points to a "[" in `text`.
 SpecialWord special_word_at(std::string_view text, const char* bracket);
 
-// Adds the folding of the character at [start, end) of `text` to `word`. Punctuation in it is left to `punctuation`.
+// Adds the folding of the character at [start, end) of `text` to `word`. Punctuation in it is left to
+// `punctuation`.
 void add_folded(std::string_view text, const char* start, const char* end, Word& word);
 
 // Calls, in the order of the text,
-//   sink.word(const Word&)                                  for each word between blanks, Han and punctuation,
-//   sink.token(std::uint32_t payload, std::string_view as)  for each Han or punctuation character (`as`: in the
-//   text), sink.special(std::string_view name)                     for each of the five special words,
-//   sink.dropped(std::size_t characters).
+//   sink.word(const Word&)                                  for each word between blanks, Han and
+//   punctuation, sink.token(std::uint32_t payload, std::string_view as)  for each Han or punctuation
+//   character (`as`: in the text), sink.special(std::string_view name)                     for each of the
+//   five special words, sink.dropped(std::size_t characters).
 template <class Sink> void split_words(const ActionTable& actions, std::string_view text, Sink& sink) {
   Word word;
   const auto end_word = [&] {

@@ -1,5 +1,5 @@
-// One producer, several workers, one consumer: blocks leave in the order in which they came, so that the result does
-// not depend on the number of workers.
+// One producer, several workers, one consumer: blocks leave in the order in which they came, so that the
+// result does not depend on the number of workers.
 #pragma once
 #include <condition_variable>
 #include <cstddef>
@@ -17,9 +17,10 @@ template <class Block> class BlockQueue {
  public:
   explicit BlockQueue(std::size_t capacity) : capacity_(capacity) {}
 
-  // Runs `produce` and `workers` x `work` in threads of their own and `consume` here, block by block. The first
-  // exception in the order of the blocks ends all and comes out here; one of `produce` counts as after its last
-  // block. When it is over for another reason, push() throws Stopped in the producer, and stopped() is true.
+  // Runs `produce` and `workers` x `work` in threads of their own and `consume` here, block by block. The
+  // first exception in the order of the blocks ends all and comes out here; one of `produce` counts as after
+  // its last block. When it is over for another reason, push() throws Stopped in the producer, and stopped()
+  // is true.
   void run(int workers, const std::function<void()>& produce, const std::function<void(Block&, int)>& work,
            const std::function<void(Block&)>& consume) {
     {

@@ -73,6 +73,21 @@ class SpoolSource final : public ByteSource {
   std::uint64_t offset_ = 0;
 };
 
+class CopyingSource final : public ByteSource {
+ public:
+  CopyingSource(std::unique_ptr<ByteSource> source, SpoolFile& copy)
+      : source_(std::move(source)), copy_(copy) {}
+  std::size_t read(std::span<std::byte> bytes) override {
+    const std::size_t count = source_->read(bytes);
+    copy_.append(bytes.first(count));
+    return count;
+  }
+
+ private:
+  std::unique_ptr<ByteSource> source_;
+  SpoolFile& copy_;
+};
+
 class PrependedSource final : public ByteSource {
  public:
   PrependedSource(std::vector<std::byte> head, std::unique_ptr<ByteSource> rest)
@@ -106,12 +121,13 @@ class GzipSource final : public ByteSource {
     stream_.avail_out = static_cast<uInt>(std::min<std::size_t>(bytes.size(), 1u << 30));
     const uInt room = stream_.avail_out;
     while (!ended_ && stream_.avail_out == room) {
-      require(fill(), Exit::data, "{}: gzip data end early, at byte {}; the file is cut off, fetch it again", name_,
-              offset());
+      require(fill(), Exit::data, "{}: gzip data end early, at byte {}; the file is cut off, fetch it again",
+              name_, offset());
       const int result = ::inflate(&stream_, Z_NO_FLUSH);
       if (result == Z_STREAM_END) next_member();
       else if (result == Z_DATA_ERROR || result == Z_NEED_DICT)
-        fail(Exit::data, "{}: gzip data are damaged at byte {}: {}; fetch the file again", name_, offset(), reason());
+        fail(Exit::data, "{}: gzip data are damaged at byte {}: {}; fetch the file again", name_, offset(),
+             reason());
       else if (result == Z_MEM_ERROR) fail(Exit::memory, "{}: no memory to unpack gzip data", name_);
     }
     return room - stream_.avail_out;
@@ -148,8 +164,8 @@ class GzipSource final : public ByteSource {
     unsigned char first = 0, second = 0;
     const bool any = next_byte(first);
     if (any && first == 0x1f && next_byte(second) && second == 0x8b) {
-      require(::inflateReset(&stream_) == Z_OK, Exit::failure, "{}: zlib cannot start the member at byte {}", name_,
-              at);
+      require(::inflateReset(&stream_) == Z_OK, Exit::failure, "{}: zlib cannot start the member at byte {}",
+              name_, at);
       unsigned char magic[2] = {first, second};
       Bytef* const next = stream_.next_in;
       const uInt left = stream_.avail_in;
@@ -185,7 +201,13 @@ std::unique_ptr<ByteSource> open_file(const std::string& name, std::function<voi
   return std::make_unique<FileSource>(name, std::move(poll));
 }
 
-std::unique_ptr<ByteSource> open_spool(const SpoolFile& spool) { return std::make_unique<SpoolSource>(spool); }
+std::unique_ptr<ByteSource> open_spool(const SpoolFile& spool) {
+  return std::make_unique<SpoolSource>(spool);
+}
+
+std::unique_ptr<ByteSource> copying(std::unique_ptr<ByteSource> source, SpoolFile& copy) {
+  return std::make_unique<CopyingSource>(std::move(source), copy);
+}
 
 std::unique_ptr<ByteSource> gunzip(std::unique_ptr<ByteSource> packed, std::string name,
                                    std::function<void(std::string)> warn) {

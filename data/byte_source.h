@@ -19,15 +19,20 @@ class ByteSource {
   virtual std::size_t read(std::span<std::byte> bytes) = 0;
 };
 
-// `name`: a path, or "-" for standard input. `poll` is called at least ten times a second while the source has
-// nothing to give, and may throw. Throws Error(data) if there is no such file, it may not be read or it is a folder.
+// `name`: a path, or "-" for standard input. `poll` is called at least ten times a second while the source
+// has nothing to give, and may throw. Throws Error(data) if there is no such file, it may not be read or it
+// is a folder.
 std::unique_ptr<ByteSource> open_file(const std::string& name, std::function<void()> poll);
 
 // The bytes of a flushed spool, which must outlive the source.
 std::unique_ptr<ByteSource> open_spool(const SpoolFile&);
 
-// What a gzip file holds: all members (RFC 1952 2.2); zero bytes after the last are padding, others are ignored with
-// a call of `warn`. Throws Error(data) with name and offset for a wrong CRC, damaged data and an early end.
+// What `source` gives, all of which is appended to `copy`. Throws Error(io) too.
+std::unique_ptr<ByteSource> copying(std::unique_ptr<ByteSource> source, SpoolFile& copy);
+
+// What a gzip file holds: all members (RFC 1952 2.2); zero bytes after the last are padding, others are
+// ignored with a call of `warn`. Throws Error(data) with name and offset for a wrong CRC, damaged data and an
+// early end.
 std::unique_ptr<ByteSource> gunzip(std::unique_ptr<ByteSource>, std::string name,
                                    std::function<void(std::string)> warn);
 

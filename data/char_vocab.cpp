@@ -60,7 +60,8 @@ class CharCounter::Sink {
 };
 
 CharCounter::CharCounter(bool lower)
-    : lower_(lower), actions_(make_actions(lower, [](char32_t c) { return static_cast<std::uint32_t>(c); })) {}
+    : lower_(lower),
+      actions_(make_actions(lower, [](char32_t c) { return static_cast<std::uint32_t>(c); })) {}
 
 void CharCounter::add(std::string_view text) {
   Sink sink(counts_);
@@ -90,10 +91,11 @@ std::unique_ptr<WordPiece> CharCounter::finish(std::uint32_t vocab_size, double 
   }
   engine::require(0.0 < coverage && coverage <= 1.0, Exit::usage,
                   "--coverage {}: expected a share above 0, at most 1", coverage);
-  engine::require(vocab_size >= tokens.size(), Exit::usage,
-                  "--vocab-size {} is too small for a char vocabulary: its special tokens and printable ASCII alone "
-                  "are {}; expected at least that",
-                  vocab_size, tokens.size());
+  engine::require(
+      vocab_size >= tokens.size(), Exit::usage,
+      "--vocab-size {} is too small for a char vocabulary: its special tokens and printable ASCII alone "
+      "are {}; expected at least that",
+      vocab_size, tokens.size());
 
   made.characters = made.covered;
   std::vector<Entry> order;
@@ -103,7 +105,8 @@ std::unique_ptr<WordPiece> CharCounter::finish(std::uint32_t vocab_size, double 
   }
   for (const Entry& entry : order) made.characters += entry.times;
   made.distinct += order.size();
-  std::stable_sort(order.begin(), order.end(), [](const Entry& a, const Entry& b) { return a.times > b.times; });
+  std::stable_sort(order.begin(), order.end(),
+                   [](const Entry& a, const Entry& b) { return a.times > b.times; });
   for (const Entry& entry : order) {
     if (tokens.size() == vocab_size || made.coverage() >= coverage) break;
     tokens.push_back(entry.spelling());

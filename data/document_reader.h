@@ -12,10 +12,12 @@ namespace data {
 class DocumentSink {
  public:
   virtual ~DocumentSink() = default;
-  virtual void begin() = 0;                        // a document starts
-  virtual void text(std::string_view piece) = 0;   // cut anywhere, inside characters too; need not be well-formed
-  virtual void end(std::string_view title) = 0;    // it is whole; the title may be empty and is not part of its text
-  virtual void abandon() = 0;                      // it is not: nothing of it is used
+  virtual void begin() = 0;  // a document starts
+  virtual void text(
+      std::string_view piece) = 0;  // cut anywhere, inside characters too; need not be well-formed
+  virtual void end(
+      std::string_view title) = 0;  // it is whole; the title may be empty and is not part of its text
+  virtual void abandon() = 0;       // it is not: nothing of it is used
   virtual void skip(std::string_view reason) = 0;  // counts something that is no document
   virtual void warn(std::string line) = 0;
 };
@@ -25,20 +27,20 @@ struct ReaderOptions {
   std::string separator = {};   // line between documents of plain text; empty: blank lines are
 };
 
-// Reads all documents of one input, each format by its rules (docs/data.md, "Inputs"). A document that the input's
-// limit cuts is abandoned.
+// Reads all documents of one input, each format by its rules (docs/data.md, "Inputs"). A document that the
+// input's limit cuts is abandoned.
 void read_documents(Input&, const ReaderOptions&, DocumentSink&);
 
 // The readers of the three formats.
 // Blank lines (or the separator) end a document, and so does the end of the input; CR LF is a line end.
 void read_plain_text(Input&, const std::string& separator, DocumentSink&);
 // A document is the title without its site name, LF, the abstract, with entities decoded once. Skips "empty"
-// abstracts and "markup" (rows of a template or table that the producer took for text). A dump that ends inside
-// <doc>: a warning.
+// abstracts and "markup" (rows of a template or table that the producer took for text). A dump that ends
+// inside <doc>: a warning.
 void read_abstract_xml(Input&, DocumentSink&);
-// Objects, one a line or in an array; the text is a string, or an array of strings or of objects with a text. Skips
-// "malformed" ones and those with "no text field", "null" or "not text" there, and "blank" lines. A lone surrogate
-// becomes U+FFFD.
+// Objects, one a line or in an array; the text is a string, or an array of strings or of objects with a text.
+// Skips "malformed" ones and those with "no text field", "null" or "not text" there, and "blank" lines. A
+// lone surrogate becomes U+FFFD.
 void read_json(Input&, const std::string& text_field, DocumentSink&);
 
 inline bool is_blank_byte(char c) noexcept { return c == ' ' || (c >= '\t' && c <= '\r'); }

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "data/utf8.h"
+#include "engine/durable_file.h"
 #include "engine/error.h"
 
 namespace data {
@@ -55,21 +56,23 @@ void refuse_foreign(std::string_view head, const std::string& name) {
          foreign.what, fmt::format(fmt::runtime(foreign.instead), name));
   }
   require(!(head.size() > 16 && head[8] == '{' && head.substr(0, kSniffBytes).find("\"nsa-") != head.npos),
-          Exit::data, "{}: was made by this project and is no text; give the text that it was made from", name);
+          Exit::data, "{}: was made by this project and is no text; give the text that it was made from",
+          name);
 }
 
 void refuse_other_encodings(std::string_view head, const std::string& name) {
   constexpr std::uint64_t kFew = 64;  // a short text may well be damaged
   const auto zeros = static_cast<std::uint64_t>(std::ranges::count(head, '\0'));
   require(zeros <= kFew || zeros * 10 <= head.size(), Exit::data,
-          "{}: {} of the first {} bytes are zero, expected UTF-8 text; if it is UTF-16: iconv -f UTF-16LE -t UTF-8",
+          "{}: {} of the first {} bytes are zero, expected UTF-8 text; if it is UTF-16: iconv -f UTF-16LE -t "
+          "UTF-8",
           name, zeros, head.size());
   std::uint64_t ill_formed = 0;
   repair_utf8(head, &ill_formed);
-  require(
-      ill_formed <= kFew || ill_formed * 10 <= head.size(), Exit::data,
-      "{}: {} ill-formed places in the first {} bytes, expected UTF-8; if it is GB18030: iconv -f GB18030 -t UTF-8",
-      name, ill_formed, head.size());
+  require(ill_formed <= kFew || ill_formed * 10 <= head.size(), Exit::data,
+          "{}: {} ill-formed places in the first {} bytes, expected UTF-8; if it is GB18030: iconv -f "
+          "GB18030 -t UTF-8",
+          name, ill_formed, head.size());
 }
 
 InputFormat format_of(std::string_view head, const std::string& name) {
@@ -79,8 +82,10 @@ InputFormat format_of(std::string_view head, const std::string& name) {
     if (end != head.npos) head = without_blanks(head.substr(end + 2));
   }
   if (starts("<feed") || starts("<doc>")) return InputFormat::abstract_xml;
-  require(!starts("<mediawiki"), Exit::data,
-          "{}: is a pages-articles dump, which is not read yet; expected text, JSON lines or an abstract dump", name);
+  require(
+      !starts("<mediawiki"), Exit::data,
+      "{}: is a pages-articles dump, which is not read yet; expected text, JSON lines or an abstract dump",
+      name);
   require(!starts("<doc "), Exit::data,
           "{}: is wikiextractor's <doc> output, which is not read yet; run wikiextractor with --json", name);
   if (starts("{")) {
@@ -110,14 +115,25 @@ std::vector<std::string> expand_inputs(const std::vector<std::string>& arguments
     }
     const std::size_t first = files.size();
     fs::recursive_directory_iterator entries(argument, error);
-    for (; !error && entries != fs::recursive_directory_iterator(); entries.increment(error))
-      if (entries->is_regular_file(error) && entries->file_size(error) > 0) files.push_back(entries->path().string());
+    for (; !error && entries != fs::recursive_directory_iterator(); entries.increment(error)) {
+      std::error_code gone;  // a link to nothing is no file
+      if (entries->is_regular_file(gone) && entries->file_size(gone) > 0 && !gone)
+        files.push_back(entries->path().string());
+    }
     require(!error, Exit::data, "{}: the folder cannot be read: {}", argument, error.message());
-    require(files.size() > first, Exit::data, "{}: the folder holds no files with content; give one that does",
-            argument);
+    require(files.size() > first, Exit::data,
+            "{}: the folder holds no files with content; give one that does", argument);
     std::sort(files.begin() + static_cast<std::ptrdiff_t>(first), files.end());
   }
   return files;
+}
+
+void check_output(const fs::path& output, const std::vector<std::string>& inputs) {
+  std::error_code error;
+  for (const std::string& input : inputs)
+    require(input == "-" || !fs::equivalent(input, output, error), Exit::usage,
+            "-o {}: is also an input; name another output", output.string());
+  engine::DurableFile probe(output);
 }
 
 Input::Input(const std::string& name, const InputOptions& options, std::uint64_t limit,
@@ -127,6 +143,8 @@ Input::Input(const std::string& name, const InputOptions& options, std::uint64_t
       buffer_(std::max<std::size_t>(options.window, 64)) {
   source_ = name == "-" && options.standard_input != nullptr ? open_spool(*options.standard_input)
                                                              : open_file(name, options.poll);
+  if (name == "-" && options.copy_of_standard_input != nullptr)
+    source_ = copying(std::move(source_), *options.copy_of_standard_input);
   std::vector<std::byte> magic(2);
   std::size_t have = 0;
   while (have < magic.size()) {

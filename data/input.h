@@ -1,7 +1,8 @@
-// What `prepare` and `tokenizer train` read: files, folders and standard input, unpacked, as one window of bytes that
-// moves on. Formats are told by content, never by name (docs/data.md, "Inputs").
+// What `prepare` and `tokenizer train` read: files, folders and standard input, unpacked, as one window of
+// bytes that moves on. Formats are told by content, never by name (docs/data.md, "Inputs").
 #pragma once
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -13,25 +14,32 @@
 
 namespace data {
 
-// Each folder replaced by all files below it that are not empty, in the order of their paths; "-" stays. Throws
-// Error(data) for a path that does not exist and a folder without files, Error(usage) for "-" given twice.
+// Each folder replaced by all files below it that are not empty, in the order of their paths; "-" stays.
+// Throws Error(data) for a path that does not exist and a folder without files, Error(usage) for "-" given
+// twice.
 std::vector<std::string> expand_inputs(const std::vector<std::string>& arguments);
 
+// Whether `output` can be written and is none of `inputs` (what expand_inputs() gave, and other files).
+// Throws Error(usage) if it is one of them or exists and is no regular file, Error(io) if it is not writable.
+void check_output(const std::filesystem::path& output, const std::vector<std::string>& inputs);
+
 struct InputOptions {
-  std::size_t window = std::size_t{1} << 20;  // bytes to hold at a time
-  bool raw = false;                           // every format is text, a byte order mark is kept
-  const SpoolFile* standard_input = nullptr;  // flushed; read in place of standard input
-  std::function<void()> poll = {};            // called often while waiting; may throw
+  std::size_t window = std::size_t{1} << 20;    // bytes to hold at a time
+  bool raw = false;                             // every format is text, a byte order mark is kept
+  SpoolFile* copy_of_standard_input = nullptr;  // receives what is read from standard input
+  const SpoolFile* standard_input = nullptr;    // flushed; read in place of standard input
+  std::function<void()> poll = {};              // called often while waiting; may throw
 };
 
 enum class InputFormat : std::uint8_t { plain_text, abstract_xml, json };
 
-// One input. The constructor reads its beginning and throws Error(data) for what is empty, packed other than by gzip,
-// of a format that is not read, or no UTF-8; the message says what to do instead.
+// One input. The constructor reads its beginning and throws Error(data) for what is empty, packed other than
+// by gzip, of a format that is not read, or no UTF-8; the message says what to do instead.
 class Input {
  public:
   // `warn` receives whole lines. `limit`: unpacked bytes that may still be read.
-  Input(const std::string& name, const InputOptions&, std::uint64_t limit, std::function<void(std::string)> warn);
+  Input(const std::string& name, const InputOptions&, std::uint64_t limit,
+        std::function<void(std::string)> warn);
 
   const std::string& name() const noexcept { return name_; }
   InputFormat format() const noexcept { return format_; }
@@ -41,7 +49,9 @@ class Input {
   bool fill();
   bool at_end() const noexcept { return ended_; }  // the window holds all that is left
   void consume(std::size_t bytes) noexcept { begin_ += bytes; }
-  std::uint64_t offset() const noexcept { return read_ - (end_ - begin_); }  // unpacked bytes before the window
+  std::uint64_t offset() const noexcept {
+    return read_ - (end_ - begin_);
+  }  // unpacked bytes before the window
   std::uint64_t bytes_read() const noexcept { return read_; }
   bool limited() const noexcept { return limited_; }  // ended by the limit, there was more
 

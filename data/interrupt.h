@@ -11,7 +11,8 @@ struct Interrupted {  // the program exits with 128 + signal
 
 class Interrupt {
  public:
-  // From here on the two signals are held back in this thread and in the threads it starts, until the destructor.
+  // From here on the two signals are held back in this thread and in the threads it starts, until the
+  // destructor.
   Interrupt();
   ~Interrupt();
   Interrupt(const Interrupt&) = delete;

@@ -5,14 +5,16 @@
 #include "data/document_reader.h"
 #include "data/utf8.h"
 
-// A scanner of our own: a library would refuse lone surrogates and hold whole values. It is lenient inside values
-// that are passed over, where only strings and brackets count.
+// A scanner of our own: a library would refuse lone surrogates and hold whole values. It is lenient inside
+// values that are passed over, where only strings and brackets count.
 namespace data {
 namespace {
 
-constexpr std::array<std::string_view, 5> kUsualFields = {"text", "content", "completion", "abstract", "段落"};
-constexpr std::array<std::string_view, 2> kItemFields = {"text", "内容"};  // of objects in an array of paragraphs
-constexpr std::size_t kKeyBytes = 4096;                                    // more is cut off
+constexpr std::array<std::string_view, 5> kUsualFields = {"text", "content", "completion", "abstract",
+                                                          "段落"};
+constexpr std::array<std::string_view, 2> kItemFields = {"text",
+                                                         "内容"};  // of objects in an array of paragraphs
+constexpr std::size_t kKeyBytes = 4096;                            // more is cut off
 constexpr std::size_t kTitleBytes = 4096;
 constexpr std::size_t kPieceBytes = 64 << 10;
 constexpr int kEnd = -1;
@@ -38,7 +40,12 @@ class JsonReader {
   }
 
  private:
-  enum class Text : std::uint8_t { none, open, null, other };  // what the present object has in the text field
+  enum class Text : std::uint8_t {
+    none,
+    open,
+    null,
+    other
+  };  // what the present object has in the text field
 
   int peek() {
     while (input_.window().empty())
@@ -191,7 +198,8 @@ class JsonReader {
   void skip_word() {  // a number, true, false, null
     constexpr std::string_view kWord = "+-.0123456789abcdefghijklmnopqrstuvwxyzE";
     int length = 0;
-    for (int c = peek(); c != kEnd && kWord.find(static_cast<char>(c)) != kWord.npos; c = peek()) get(), ++length;
+    for (int c = peek(); c != kEnd && kWord.find(static_cast<char>(c)) != kWord.npos; c = peek())
+      get(), ++length;
     if (length == 0) throw Malformed();
   }
 
@@ -217,7 +225,8 @@ class JsonReader {
       if (piece_.size() >= kPieceBytes) take(piece_);
       if (peek() == kEnd) throw Malformed();
       const std::string_view window = input_.window().substr(0, kPieceBytes);
-      const auto special = std::ranges::find_if(window, [](char c) { return c == '"' || c == '\\' || c == '\n'; });
+      const auto special =
+          std::ranges::find_if(window, [](char c) { return c == '"' || c == '\\' || c == '\n'; });
       const auto plain = static_cast<std::size_t>(special - window.begin());
       piece_.append(window.substr(0, plain));
       input_.consume(plain);
@@ -289,8 +298,8 @@ class JsonReader {
     }
   }
 
-  // Just after a '{': takes the first of kUsualFields that this object has with text in it, as far as the window
-  // shows.
+  // Just after a '{': takes the first of kUsualFields that this object has with text in it, as far as the
+  // window shows.
   void choose_field() {
     while (input_.fill()) {
     }
@@ -325,7 +334,8 @@ class JsonReader {
   static std::string unescaped(std::string_view key) {
     std::string text;
     while (key.starts_with("\\u") && key.size() >= 6) {
-      append_utf8(text, static_cast<char32_t>(std::strtoul(std::string(key.substr(2, 4)).c_str(), nullptr, 16)));
+      append_utf8(text,
+                  static_cast<char32_t>(std::strtoul(std::string(key.substr(2, 4)).c_str(), nullptr, 16)));
       key.remove_prefix(6);
     }
     return text.append(key);

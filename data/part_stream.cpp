@@ -18,7 +18,6 @@ void PartStream::begin() {
 
 void PartStream::text(std::string_view piece) {
   has_text_ = has_text_ || !is_blank_text(piece);
-  if (!options_.raw) text_hash_.update(piece);
   pending_.append(piece);
   std::size_t at = 0;
   while (pending_.size() - at >= options_.part_bytes) {
@@ -30,7 +29,7 @@ void PartStream::text(std::string_view piece) {
   pending_.erase(0, at);
 }
 
-void PartStream::emit(std::string_view part, PartEnd then) {
+void PartStream::emit(std::string_view part, PartEnd then, std::string_view title) {
   if (!options_.raw && part_open_ && emitted_ + part.size() > options_.document_bytes) {
     Part& last = block_.parts.empty() ? block_.parts.emplace_back() : block_.parts.back();
     last.then = PartEnd::whole;
@@ -38,11 +37,15 @@ void PartStream::emit(std::string_view part, PartEnd then) {
     emitted_ = 0;
     ++cut_documents_;
   }
+  if (!options_.raw) text_hash_.update(part);
+  SplitHash hash = text_hash_;
+  if (!title.empty()) hash = SplitHash(options_.seed), hash.update(title);
   block_.text.append(part);
-  block_.parts.push_back({.text_end = block_.text.size(), .then = then, .hash = text_hash_.value()});
+  block_.parts.push_back({.text_end = block_.text.size(), .then = then, .hash = hash.value()});
   emitted_ += part.size();
   part_open_ = then == PartEnd::open;
-  if (block_.text.size() >= options_.block_bytes) push_block();
+  constexpr std::size_t kPartCost = 16;  // many tiny documents fill a block too
+  if (block_.text.size() + kPartCost * block_.parts.size() >= options_.block_bytes) push_block();
 }
 
 void PartStream::end(std::string_view title) {
@@ -50,11 +53,7 @@ void PartStream::end(std::string_view title) {
     skip("empty");
     return abandon();
   }
-  if (!title.empty()) {
-    text_hash_ = SplitHash(options_.seed);
-    text_hash_.update(title);
-  }
-  emit(pending_, PartEnd::whole);
+  emit(pending_, PartEnd::whole, title);
 }
 
 void PartStream::abandon() {

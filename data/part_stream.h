@@ -1,5 +1,5 @@
-// Documents as blocks of about equal size for the workers of `prepare`: small documents share a block, large ones are
-// cut into parts where that changes neither conversion nor ids.
+// Documents as blocks of about equal size for the workers of `prepare`: small documents share a block, large
+// ones are cut into parts where that changes neither conversion nor ids.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -20,7 +20,8 @@ enum class PartEnd : std::uint8_t { open, whole, abandoned };  // the document a
 struct Part {
   std::size_t text_end = 0;  // it begins where the part before it ends
   PartEnd then = PartEnd::open;
-  std::uint64_t hash = 0;  // whole: SplitHash of the title, or of the text where there is none (or no title yet)
+  std::uint64_t hash =
+      0;  // whole: SplitHash of the title, or of the text where there is none (or no title yet)
   // Filled in by a worker:
   std::size_t converted_end = 0, ids_end = 0;
 };
@@ -45,7 +46,8 @@ class PartStream final : public DocumentSink {
     const Converter* converter = nullptr;
     std::size_t part_bytes = 64 << 10;  // largest part
     std::size_t block_bytes = 256 << 10;
-    std::uint64_t document_bytes = 32 << 20;  // larger documents are cut behind the last line end before
+    // Larger documents are cut behind the last part that fits: behind a line end if a line fits half a part.
+    std::uint64_t document_bytes = 32 << 20;
   };
   PartStream(Options, std::function<void(TextBlock)> push);
 
@@ -65,7 +67,7 @@ class PartStream final : public DocumentSink {
   std::uint64_t cut_documents() const noexcept { return cut_documents_; }
 
  private:
-  void emit(std::string_view part, PartEnd then);
+  void emit(std::string_view part, PartEnd then, std::string_view title = {});
   void push_block();
 
   Options options_;
@@ -75,7 +77,7 @@ class PartStream final : public DocumentSink {
   std::uint64_t emitted_ = 0;  // bytes of the present document in parts
   bool has_text_ = false;      // the present document is not blank
   bool part_open_ = false;     // the last part belongs to the present document
-  SplitHash text_hash_;
+  SplitHash text_hash_;        // of the present document's parts
   std::map<std::string, std::uint64_t> skipped_;
   std::vector<std::string> warnings_;
   std::uint64_t cut_documents_ = 0;

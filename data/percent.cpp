@@ -21,10 +21,12 @@ int escaped_byte(std::string_view text) {
 
 // Whether more text could make an escape of `rest`, which begins none.
 bool may_become_escape(std::string_view rest) {
-  return rest.empty() || (rest[0] == '%' && (rest.size() == 1 || (rest.size() == 2 && hex_digit(rest[1]) >= 0)));
+  return rest.empty() ||
+         (rest[0] == '%' && (rest.size() == 1 || (rest.size() == 2 && hex_digit(rest[1]) >= 0)));
 }
 
-// Decodes the beginning of `text` to `out` and returns how many bytes of it that took; 0: more text must come first.
+// Decodes the beginning of `text` to `out` and returns how many bytes of it that took; 0: more text must come
+// first.
 std::size_t decode_one(std::string_view text, bool more_to_come, std::string& out) {
   std::string bytes;
   for (std::string_view rest = text; bytes.size() < 4; rest.remove_prefix(3)) {

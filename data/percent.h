@@ -1,5 +1,5 @@
-// Percent-decoding of text, as URLs write it: "%e7%94%b0" is 田. What is no escape, or no well-formed UTF-8 once
-// decoded, stays as it is ("%9d", "100%", "+").
+// Percent-decoding of text, as URLs write it: "%e7%94%b0" is 田. What is no escape, or no well-formed UTF-8
+// once decoded, stays as it is ("%9d", "100%", "+").
 #pragma once
 #include <string>
 #include <string_view>
@@ -9,8 +9,8 @@ namespace data {
 std::string percent_decode(std::string_view text);
 
 // The same for text that arrives in pieces: an escape, or the escapes of a character, that the next piece may
-// complete are held back (at most 11 bytes). What push() and finish() return, joined, is percent_decode() of the
-// whole.
+// complete are held back (at most 11 bytes). What push() and finish() return, joined, is percent_decode() of
+// the whole.
 class PercentDecoder {
  public:
   std::string push(std::string_view text);

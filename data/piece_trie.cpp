@@ -10,7 +10,8 @@ PieceTrie::PieceTrie(std::span<const std::string> tokens) {
   // Neighbours in sorted order share their longest common beginning, so the number of states is known before.
   std::vector<std::uint32_t> order(tokens.size());
   std::iota(order.begin(), order.end(), 0u);
-  std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) { return tokens[a] < tokens[b]; });
+  std::sort(order.begin(), order.end(),
+            [&](std::uint32_t a, std::uint32_t b) { return tokens[a] < tokens[b]; });
   std::size_t states = 1;
   std::string_view before;
   for (const std::uint32_t id : order) {

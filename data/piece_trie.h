@@ -22,7 +22,8 @@ class PieceTrie {
     std::size_t bytes = 0;
   };
 
-  // The id of a token is its index. The tokens are all different and have fewer than kMaxBytes bytes together.
+  // The id of a token is its index. The tokens are all different and have fewer than kMaxBytes bytes
+  // together.
   explicit PieceTrie(std::span<const std::string> tokens);
 
   // The state after reading `text` from the root; kNowhere if no token starts so.

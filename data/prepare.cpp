@@ -14,8 +14,6 @@
 #include "data/unicode_tables.h"
 #include "data/utf8.h"
 #include "data/wordpiece.h"
-#include "engine/container.h"
-#include "engine/durable_file.h"
 #include "engine/error.h"
 
 namespace data {
@@ -31,7 +29,8 @@ constexpr std::size_t kMostUnknown = 1 << 16;  // different words that are count
 
 std::string listed(const std::map<std::string, std::uint64_t>& counts) {
   std::string text;
-  for (const auto& [what, count] : counts) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", count, what);
+  for (const auto& [what, count] : counts)
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", count, what);
   return text;
 }
 
@@ -62,18 +61,20 @@ class Preparation {
   void check_output() const {
     require(options_.text || options_.output != "-", Exit::usage,
             "-o -: a token file needs a name; standard output is for --text");
-    std::error_code error;
-    for (const std::string& file : files_)
-      require(file == "-" || options_.output == "-" || !fs::equivalent(file, options_.output, error), Exit::usage,
-              "-o {}: is also an input; name another output", options_.output.string());
-    if (options_.output != "-") engine::DurableFile(options_.output);  // is it possible at all?
+    if (options_.output == "-") return;
+    std::vector<std::string> inputs = files_;
+    for (const std::string& vocabulary : {options_.vocab, options_.tokenizer})
+      if (!vocabulary.empty()) inputs.push_back(vocabulary);
+    data::check_output(options_.output, inputs);
   }
 
   const Converter* converter() const { return converter_ ? &*converter_ : nullptr; }
 
-  // Reads all inputs: `work` runs in worker threads on blocks whose text is converted, `consume` here and in order.
-  void run_blocks(const std::function<void(TextBlock&, int)>& work, const std::function<void(TextBlock&)>& consume) {
-    BlockQueue<TextBlock> queue(static_cast<std::size_t>(workers_) + 8);
+  // Reads all inputs: `work` runs in worker threads on blocks whose text is converted, `consume` here and in
+  // order.
+  void run_blocks(const std::function<void(TextBlock&, int)>& work,
+                  const std::function<void(TextBlock&)>& consume) {
+    BlockQueue<TextBlock> queue(static_cast<std::size_t>(workers_) + 4);
     PartStream parts({.raw = options_.raw,
                       .seed = options_.seed,
                       .converter = converter(),
@@ -101,7 +102,8 @@ class Preparation {
   std::uint64_t read_inputs(BlockQueue<TextBlock>& queue, PartStream& parts) {
     const InputOptions input_options{.window = options_.window_bytes,
                                      .raw = options_.raw,
-                                     .standard_input = spool_ ? &*spool_ : nullptr,
+                                     .copy_of_standard_input = spool_ && !spooled_ ? &*spool_ : nullptr,
+                                     .standard_input = spooled_ ? &*spool_ : nullptr,
                                      .poll = [&] {
                                        poll();
                                        if (queue.stopped()) throw BlockQueue<TextBlock>::Stopped();
@@ -110,7 +112,8 @@ class Preparation {
     bool limited = false;
     if (options_.raw) parts.begin();
     for (const std::string& file : files_) {
-      if (bytes == options_.limit_bytes) break;
+      limited = bytes == options_.limit_bytes;
+      if (limited) break;
       Input input(file, input_options, options_.limit_bytes - bytes,
                   [&](std::string line) { parts.warn(std::move(line)); });
       if (options_.raw) read_raw(input, bytes, parts);
@@ -147,15 +150,16 @@ class Preparation {
   }
 
   void write_text() {
-    TextOutput out(options_.output);
+    TextOutput out(options_.output, [this] { poll(); });
     run_blocks([](TextBlock&, int) {},
                [&](TextBlock& block) {
-                 for_each_part(block, [&](const Part& part, std::string_view text, std::span<const std::uint32_t>) {
-                   if (options_.raw) return out.raw(text);
-                   out.add(text);
-                   if (part.then == PartEnd::whole) out.end_document();
-                   if (part.then == PartEnd::abandoned) out.abandon_document();
-                 });
+                 for_each_part(block,
+                               [&](const Part& part, std::string_view text, std::span<const std::uint32_t>) {
+                                 if (options_.raw) return out.raw(text);
+                                 out.add(text);
+                                 if (part.then == PartEnd::whole) out.end_document();
+                                 if (part.then == PartEnd::abandoned) out.abandon_document();
+                               });
                });
     check_content();
     out.finish();
@@ -166,21 +170,22 @@ class Preparation {
     TokenFileWriter out(options_.output, *tokenizer, options_.raw, [this] { poll(); });
     run_blocks([&](TextBlock& block, int) { encode(*tokenizer, block); },
                [&](TextBlock& block) {
-                 for_each_part(block,
-                               [&](const Part& part, std::string_view text, std::span<const std::uint32_t> ids) {
-                                 out.add(ids, text.size());
-                                 if (part.then == PartEnd::whole) out.end_document(part.hash);
-                                 if (part.then == PartEnd::abandoned) out.abandon_document();
-                               });
+                 for_each_part(
+                     block, [&](const Part& part, std::string_view text, std::span<const std::uint32_t> ids) {
+                       out.add(ids, text.size());
+                       if (part.then == PartEnd::whole) out.end_document(part.hash);
+                       if (part.then == PartEnd::abandoned) out.abandon_document();
+                     });
                });
     check_content();
     name_commonest_unknown();
-    report_.summary = out.finish(options_.split, {.t2s = options_.t2s,
-                                                  .opencc_version = converter_ ? converter_->opencc_version() : "",
-                                                  .unicode_version = std::string(kUnicodeVersion),
-                                                  .source = source(),
-                                                  .counts = counts_json(),
-                                                  .made_by = options_.made_by});
+    report_.summary =
+        out.finish(options_.split, {.t2s = options_.t2s,
+                                    .opencc_version = converter_ ? converter_->opencc_version() : "",
+                                    .unicode_version = std::string(kUnicodeVersion),
+                                    .source = source(),
+                                    .counts = counts_json(),
+                                    .made_by = options_.made_by});
   }
 
   static void encode(const Tokenizer& tokenizer, TextBlock& block) {
@@ -197,7 +202,8 @@ class Preparation {
     std::size_t text = 0, id = 0;
     for (const Part& part : block.parts) {
       use(part, std::string_view(block.converted).substr(text, part.converted_end - text),
-          block.ids.empty() ? std::span<const std::uint32_t>() : std::span(block.ids).subspan(id, part.ids_end - id));
+          block.ids.empty() ? std::span<const std::uint32_t>()
+                            : std::span(block.ids).subspan(id, part.ids_end - id));
       text = part.converted_end;
       id = part.ids_end;
       report_.documents += part.then == PartEnd::whole;
@@ -223,8 +229,8 @@ class Preparation {
 
   void check_content() {
     if (options_.raw) report_.documents = report_.text_bytes > 0;
-    require(report_.documents > 0, Exit::data, "{}: no documents{}{}; give an input that holds text{}", source(),
-            report_.skipped.empty() ? "" : ", skipped: ", listed(report_.skipped),
+    require(report_.documents > 0, Exit::data, "{}: no documents{}{}; give an input that holds text{}",
+            source(), report_.skipped.empty() ? "" : ", skipped: ", listed(report_.skipped),
             report_.skipped.contains("no text field") ? ", or name its field by --text-field" : "");
     constexpr std::uint64_t kSome = 1000;
     require(report_.replaced < kSome || report_.replaced * 10 < report_.input_bytes, Exit::data,
@@ -241,10 +247,7 @@ class Preparation {
       return tokenizer;
     }
     if (!options_.tokenizer.empty()) {
-      const engine::ContainerReader file(options_.tokenizer, Exit::checkpoint);
-      file.require_format("nsa-tokenizer");
-      const auto payload = file.at("tokenizer", engine::FileType::u8).as<char>();
-      auto tokenizer = deserialize_tokenizer({payload.data(), payload.size()}, options_.tokenizer);
+      auto tokenizer = load_tokenizer(options_.tokenizer);
       report_.tokenizer = fmt::format("{} ({} tokens)", options_.tokenizer, tokenizer->size());
       return tokenizer;
     }
@@ -252,7 +255,8 @@ class Preparation {
   }
 
   std::unique_ptr<Tokenizer> train_vocabulary() {
-    spool_standard_input();
+    // Standard input can be read once, training and encoding need it twice.
+    if (std::ranges::find(files_, "-") != files_.end()) spool_.emplace(options_.output.parent_path());
     std::vector<std::unique_ptr<CharCounter>> counters;
     for (int i = 0; i < workers_; ++i) counters.push_back(std::make_unique<CharCounter>(options_.lower));
     run_blocks(
@@ -265,24 +269,15 @@ class Preparation {
           }
         },
         [&](TextBlock& block) { for_each_part(block, [](auto&&...) {}); });
+    if (spool_) spool_->flush(), spooled_ = true;
     check_content();
     for (int i = 1; i < workers_; ++i) counters[0]->merge(*counters[static_cast<std::size_t>(i)]);
     CharVocabReport trained;
     auto tokenizer = counters[0]->finish(options_.vocab_size, options_.coverage, &trained);
     report_ = {};
-    report_.tokenizer = fmt::format("trained on the input: {} tokens, {:.4f} % of its characters", trained.size,
-                                    100 * trained.coverage());
+    report_.tokenizer = fmt::format("trained on the input: {} tokens, {:.4f} % of its characters",
+                                    trained.size, 100 * trained.coverage());
     return tokenizer;
-  }
-
-  // Standard input can be read once, training and encoding need it twice.
-  void spool_standard_input() {
-    if (std::ranges::find(files_, "-") == files_.end()) return;
-    spool_.emplace(options_.output.parent_path());
-    const auto in = open_file("-", [this] { poll(); });
-    std::vector<std::byte> buffer(1 << 20);
-    while (const std::size_t count = in->read(buffer)) spool_->append(std::span(buffer).first(count));
-    spool_->flush();
   }
 
   void name_commonest_unknown() {
@@ -326,7 +321,8 @@ class Preparation {
   std::vector<std::string> files_;
   int workers_;
   std::optional<Converter> converter_;
-  std::optional<SpoolFile> spool_;
+  std::optional<SpoolFile> spool_;  // of standard input
+  bool spooled_ = false;            // it has all that is read of it
   std::unordered_map<std::string, std::uint64_t> unknown_;
   PrepareReport report_;
 };

@@ -1,5 +1,6 @@
-// The pipeline of `prepare`: inputs -> documents -> repair, conversion and ids on several threads -> a token file, or
-// text. The output depends on neither the number of threads nor the sizes of buffers; memory not on the input.
+// The pipeline of `prepare`: inputs -> documents -> repair, conversion and ids on several threads -> a token
+// file, or text. The output depends on neither the number of threads nor the sizes of buffers; memory not on
+// the input.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -45,9 +46,9 @@ struct PrepareReport {
   std::string tokenizer;  // what it was made of or read from, for people
 };
 
-// `progress`, when given, is called after every block with what is known so far. Throws Error (usage: options that
-// exclude each other; data: nothing to read in the inputs; checkpoint: the vocabulary; io), Interrupted, and
-// OutputClosed; then nothing is left of the output.
+// `progress`, when given, is called after every block with what is known so far. Throws Error (usage: options
+// that exclude each other; data: nothing to read in the inputs; checkpoint: the vocabulary; io), Interrupted,
+// and OutputClosed; then nothing is left of the output.
 PrepareReport prepare(const PrepareOptions&, const Interrupt* interrupt = nullptr,
                       const std::function<void(const PrepareReport&)>& progress = {});
 

@@ -41,7 +41,8 @@ void collect(const opencc::DictPtr& dictionary, std::vector<Dictionary>& found) 
   for (std::size_t i = 0; i < lexicon->Length(); ++i) {
     const opencc::DictEntry& entry = *lexicon->At(i);
     const std::string key = entry.Key(), value = entry.GetDefault();
-    if (key.empty() || key.find('\n') != std::string::npos || !is_well_formed(key) || !is_well_formed(value)) {
+    if (key.empty() || key.find('\n') != std::string::npos || !is_well_formed(key) ||
+        !is_well_formed(value)) {
       throw std::runtime_error("a dictionary entry is empty, not UTF-8 or holds a line feed");
     }
     entries.emplace(key, value);
@@ -71,7 +72,8 @@ class Matcher {
  public:
   explicit Matcher(std::vector<Dictionary> dictionaries) {
     for (Dictionary& dictionary : dictionaries) {
-      for (std::size_t i = 0; i < dictionary.keys.size(); ++i) learn(dictionary.keys[i], dictionary.values[i]);
+      for (std::size_t i = 0; i < dictionary.keys.size(); ++i)
+        learn(dictionary.keys[i], dictionary.values[i]);
       tries_.emplace_back(dictionary.keys);
       values_.push_back(std::move(dictionary.values));
     }
@@ -96,7 +98,9 @@ class Matcher {
     const char* const end = at + text.size();
     while (at != end) {
       char* to = buffer;
-      const auto flush = [&] { out.append(buffer, static_cast<std::size_t>(std::exchange(to, buffer) - buffer)); };
+      const auto flush = [&] {
+        out.append(buffer, static_cast<std::size_t>(std::exchange(to, buffer) - buffer));
+      };
       const char* const block_end = at + std::min(kBlock, static_cast<std::size_t>(end - at));
       while (at < block_end) {
         const char* const start = at;
@@ -155,8 +159,8 @@ class Matcher {
   std::vector<std::vector<std::string>> values_;  // [dictionaries, keys]
 };
 
-// With a single step that asks the segmentation's dictionary first and else only for single characters, a match can
-// neither cross a segment's end nor begin elsewhere than a segment does.
+// With a single step that asks the segmentation's dictionary first and else only for single characters, a
+// match can neither cross a segment's end nor begin elsewhere than a segment does.
 bool needs_segments(const Configuration& loaded) {
   if (loaded.steps.size() != 1 || loaded.segmentation.size() != 1) return true;
   const std::vector<Dictionary>& step = loaded.steps.front();
@@ -213,10 +217,11 @@ Configuration load(const std::string& config) {
     if (auto found = read(config, first_reason)) return std::move(*found);
     if (auto found = read(config + ".json", reason)) return std::move(*found);
   }
-  engine::fail(engine::Exit::usage,
-               "--t2s {}: OpenCC cannot load this configuration ({}); install OpenCC with `make deps`, name another "
-               "configuration, or use `--t2s off`",
-               config, first_reason);
+  engine::fail(
+      engine::Exit::usage,
+      "--t2s {}: OpenCC cannot load this configuration ({}); install OpenCC with `make deps`, name another "
+      "configuration, or use `--t2s off`",
+      config, first_reason);
 }
 
 }  // namespace

@@ -14,7 +14,9 @@ constexpr int kTries = 64;
 
 bool is_continuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 
-bool after_blank(std::string_view text, std::size_t at) { return text[at - 1] == ' ' || text[at - 1] == '\t'; }
+bool after_blank(std::string_view text, std::size_t at) {
+  return text[at - 1] == ' ' || text[at - 1] == '\t';
+}
 
 // A lead byte begins a character whatever is before it, so three bytes are enough to see the common blocks.
 bool after_han(std::string_view text, std::size_t at) {
@@ -24,8 +26,8 @@ bool after_han(std::string_view text, std::size_t at) {
   return is_well_formed({lead, 3}) && (class_of(next_code_point(lead)) & char_class::kHan) != 0;
 }
 
-// ASCII punctuation that is not case-ignorable (a sigma looks past those), and not the edge of "[UNK]" and its like,
-// which are special when they stand alone.
+// ASCII punctuation that is not case-ignorable (a sigma looks past those), and not the edge of "[UNK]" and
+// its like, which are special when they stand alone.
 bool after_punctuation(std::string_view text, std::size_t at) {
   constexpr std::string_view kMarks = "!\"#$%&()*+,-/;<=>?@\\_{|}~";
   return kMarks.find(text[at - 1]) != kMarks.npos && (at == text.size() || text[at] != '[');
@@ -49,9 +51,11 @@ bool keeps_phrases(std::string_view text, std::size_t at, const Converter* conve
 std::size_t safe_cut(std::string_view text, const Converter* converter) {
   const std::size_t half = text.size() / 2;
   if (const std::size_t line = text.rfind('\n'); line != text.npos && line >= half) return line + 1;
+  // What a phrase could go on with must be in sight.
+  const std::size_t ahead = converter == nullptr ? 0 : std::min(kPhraseBytes, text.size() / 4);
   for (const auto& is_candidate : {after_blank, after_han, after_punctuation}) {
     int tries = 0;
-    for (std::size_t at = text.size(); at > std::max<std::size_t>(half, 1) && tries < kTries; --at) {
+    for (std::size_t at = text.size() - ahead; at > std::max<std::size_t>(half, 1) && tries < kTries; --at) {
       if (!is_candidate(text, at)) continue;
       if (keeps_phrases(text, at, converter)) return at;
       ++tries;
@@ -67,7 +71,7 @@ std::size_t whole_characters(std::string_view text) noexcept {
   if (lead == 0) return text.size();
   --lead;
   const auto byte = static_cast<unsigned char>(text[lead]);
-  return byte >= 0xC2 && lead + utf8_length(text[lead]) > text.size() ? lead : text.size();
+  return byte >= 0xC2 && byte <= 0xF4 && lead + utf8_length(text[lead]) > text.size() ? lead : text.size();
 }
 
 }  // namespace data

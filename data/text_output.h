@@ -1,6 +1,7 @@
 // What `prepare --text` writes.
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,7 +15,8 @@ struct OutputClosed {};  // thrown when the reader of standard output has gone
 class TextOutput {
  public:
   // `path`: "-" is standard output; anything else appears whole at finish(). Throws Error(usage, io).
-  explicit TextOutput(const std::filesystem::path& path);
+  // `poll` is called often while standard output takes nothing, and may throw to give up.
+  explicit TextOutput(const std::filesystem::path& path, std::function<void()> poll = {});
 
   void raw(std::string_view text) { put(text); }
   void add(std::string_view text) { document_.append(text); }  // to the present document
@@ -26,8 +28,10 @@ class TextOutput {
  private:
   void put(std::string_view text);
   void flush();
+  void write_to_stdout(std::string_view text) const;
 
   std::optional<engine::DurableFile> file_;
+  std::function<void()> poll_;
   std::string document_, buffer_;
   bool first_ = true;
 };

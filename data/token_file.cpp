@@ -17,9 +17,10 @@ std::uint64_t number(const engine::ContainerReader& file, const std::string& key
   const std::string& text = file.meta(key);
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  engine::require(error == std::errc() && end == text.data() + text.size() && !text.empty() && value <= at_most,
-                  engine::Exit::data, "{}: metadata {} is '{}', expected a number up to {}; the file is damaged",
-                  file.path(), key, text, at_most);
+  engine::require(
+      error == std::errc() && end == text.data() + text.size() && !text.empty() && value <= at_most,
+      engine::Exit::data, "{}: metadata {} is '{}', expected a number up to {}; the file is damaged",
+      file.path(), key, text, at_most);
   return value;
 }
 
@@ -27,8 +28,8 @@ const engine::ContainerEntry& tokens_entry(const engine::ContainerReader& file) 
   const engine::ContainerEntry* entry = file.find("tokens");
   engine::require(entry != nullptr && entry->shape.size() == 1 && entry->numel() > 0 &&
                       (entry->type == engine::FileType::u16 || entry->type == engine::FileType::u32),
-                  engine::Exit::data, "{}: no tensor 'tokens' of U16 or U32 [N]; expected a file made by prepare",
-                  file.path());
+                  engine::Exit::data,
+                  "{}: no tensor 'tokens' of U16 or U32 [N]; expected a file made by prepare", file.path());
   return *entry;
 }
 
@@ -45,7 +46,8 @@ template <class T> std::uint64_t first_at_least(std::span<const T> ids, std::uin
   T most = 0;
   for (const T id : ids) most = std::max(most, id);
   if (most < bound) return ids.size();
-  return static_cast<std::uint64_t>(std::ranges::find_if(ids, [&](T id) { return id >= bound; }) - ids.begin());
+  return static_cast<std::uint64_t>(std::ranges::find_if(ids, [&](T id) { return id >= bound; }) -
+                                    ids.begin());
 }
 
 }  // namespace
@@ -62,12 +64,13 @@ TokenFile::TokenFile(std::filesystem::path path) : file_(std::move(path)) {
   text_bytes_train_ = number(file_, "text_bytes_train", ~std::uint64_t{0});
   text_bytes_validation_ = number(file_, "text_bytes_validation", ~std::uint64_t{0});
   engine::require(end_of_text_ < vocab_size_, engine::Exit::data,
-                  "{}: end_of_text {} is not below vocab_size {}; the file is damaged", this->path(), end_of_text_,
-                  vocab_size_);
+                  "{}: end_of_text {} is not below vocab_size {}; the file is damaged", this->path(),
+                  end_of_text_, vocab_size_);
 
   documents_ = vector_entry(file_, "documents", engine::FileType::u64).as<std::uint64_t>();
-  engine::require(documents_.size() >= 2 && documents_.front() == 0 && documents_.back() == size_, engine::Exit::data,
-                  "{}: the document table does not run from 0 to {}; the file is damaged", this->path(), size_);
+  engine::require(documents_.size() >= 2 && documents_.front() == 0 && documents_.back() == size_,
+                  engine::Exit::data, "{}: the document table does not run from 0 to {}; the file is damaged",
+                  this->path(), size_);
   const auto fall = std::ranges::adjacent_find(documents_, std::greater{});
   engine::require(fall == documents_.end(), engine::Exit::data,
                   "{}: the document table falls after document {}; the file is damaged", this->path(),
@@ -75,8 +78,9 @@ TokenFile::TokenFile(std::filesystem::path path) : file_(std::move(path)) {
 
   const std::uint64_t crcs = vector_entry(file_, "tokens_crc32", engine::FileType::u32).numel();
   const std::uint64_t expected = (tokens_.size() + kCrcBytes - 1) / kCrcBytes;
-  engine::require(crcs == expected, engine::Exit::data, "{}: {} CRCs, expected {} for {} tokens; the file is damaged",
-                  this->path(), crcs, expected, size_);
+  engine::require(crcs == expected, engine::Exit::data,
+                  "{}: {} CRCs, expected {} for {} tokens; the file is damaged", this->path(), crcs, expected,
+                  size_);
   const auto payload = vector_entry(file_, "tokenizer", engine::FileType::u8).bytes;
   payload_ = {reinterpret_cast<const char*>(payload.data()), payload.size()};
   check_tokens();
@@ -88,8 +92,9 @@ void TokenFile::check_tokens() const {
     const std::uint64_t count = std::min(step, size_ - from);
     const std::byte* start = tokens_.data() + from * width_;
     const std::uint64_t bad =
-        width_ == 2 ? first_at_least(std::span(reinterpret_cast<const std::uint16_t*>(start), count), vocab_size_)
-                    : first_at_least(std::span(reinterpret_cast<const std::uint32_t*>(start), count), vocab_size_);
+        width_ == 2
+            ? first_at_least(std::span(reinterpret_cast<const std::uint16_t*>(start), count), vocab_size_)
+            : first_at_least(std::span(reinterpret_cast<const std::uint32_t*>(start), count), vocab_size_);
     release_pages();
     if (bad == count) continue;
     std::int32_t id = 0;
@@ -120,6 +125,14 @@ void TokenFile::release_pages() const noexcept {
   ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
+std::unique_ptr<Tokenizer> TokenFile::tokenizer() const {
+  try {
+    return deserialize_tokenizer(payload_, path());
+  } catch (const engine::Error& error) {  // here it is a part of the data
+    throw engine::Error(error.what(), engine::Exit::data);
+  }
+}
+
 std::string TokenFile::fingerprint() const {
   return fmt::format("{}-{}", size_, engine::crc32_hex(file_.find("tokens_crc32")->bytes));
 }
@@ -128,13 +141,18 @@ void TokenFile::verify() const {
   const auto crcs = file_.find("tokens_crc32")->as<std::uint32_t>();
   for (std::size_t i = 0; i < crcs.size(); ++i) {
     const std::size_t from = i * kCrcBytes;
-    const std::uint32_t found = engine::crc32_of(tokens_.subspan(from, std::min(kCrcBytes, tokens_.size() - from)));
+    const std::uint32_t found =
+        engine::crc32_of(tokens_.subspan(from, std::min(kCrcBytes, tokens_.size() - from)));
     engine::require(
         found == crcs[i], engine::Exit::data,
-        "{}: CRC-32 {:08x} of tokens {} and following, expected {:08x}; the file is damaged, make it again", path(),
-        found, from / width_, crcs[i]);
+        "{}: CRC-32 {:08x} of tokens {} and following, expected {:08x}; the file is damaged, make it again",
+        path(), found, from / width_, crcs[i]);
     if (i % 64 == 63) release_pages();
   }
+  const std::string found = tokenizer()->vocab_sha256();
+  engine::require(found == vocab_sha256(), engine::Exit::data,
+                  "{}: SHA-256 {} of the vocabulary, expected {}; the file is damaged, make it again", path(),
+                  found, vocab_sha256());
 }
 
 }  // namespace data

@@ -20,7 +20,8 @@ namespace data {
 // How documents are divided into a training and a validation part.
 struct Split {
   enum class Rule : std::uint8_t {
-    hash,  // a document is validation if its SplitHash lies below the share; at least one document on each side
+    hash,  // a document is validation if its SplitHash lies below the share; at least one document on each
+           // side
     tail,  // the last floor(tokens x share) tokens, from the first document start in them
   };
   Rule rule = Rule::hash;
@@ -49,24 +50,24 @@ struct TokenFileSummary {
   bool tail_instead_of_hash = false;  // fewer than two documents
 };
 
-// Streams documents to unnamed files in the folder of the output, then writes the container in one go. Memory does
-// not depend on the number of tokens or documents. Every member throws Error(io) when the disk does.
+// Streams documents to unnamed files in the folder of the output, then writes the container in one go. Memory
+// does not depend on the number of tokens or documents. Every member throws Error(io) when the disk does.
 class TokenFileWriter {
  public:
-  // `raw`: all pieces are one document, and no end-of-text follows it. `poll` is called now and then while finish()
-  // copies, and may throw to give up.
+  // `raw`: all pieces are one document, and no end-of-text follows it. `poll` is called now and then while
+  // finish() copies, and may throw to give up.
   TokenFileWriter(std::filesystem::path, const Tokenizer&, bool raw, std::function<void()> poll = {});
 
-  // Appends to the present document. `text_bytes`: UTF-8 bytes of the text these ids stand for. Throws Error(data)
-  // for an id >= the vocabulary.
+  // Appends to the present document. `text_bytes`: UTF-8 bytes of the text these ids stand for. Throws
+  // Error(data) for an id >= the vocabulary.
   void add(std::span<const std::uint32_t> ids, std::uint64_t text_bytes);
   // Ends the present document: adds end-of-text and remembers its SplitHash. Not for raw streams.
   void end_document(std::uint64_t hash);
   // Forgets what add() received since the last end_document().
   void abandon_document();
 
-  // Splits, then writes tokens (train documents first, validation last), the document table, the vocabulary and the
-  // CRCs. Throws Error(data) if there is no token at all.
+  // Splits, then writes tokens (train documents first, validation last), the document table, the vocabulary
+  // and the CRCs. Throws Error(data) if there is no token at all.
   TokenFileSummary finish(const Split&, const TokenFileNotes&);
 
  private:
@@ -97,20 +98,24 @@ class TokenFileWriter {
 // A token file, mapped. Ids are in [0, vocab_size()): checked for every token when the file is opened.
 class TokenFile {
  public:
-  // Throws Error(data) naming file and position: no token file, truncated, sizes that contradict each other, a
-  // document table that falls, an id >= the vocabulary.
+  // Throws Error(data) naming file and position: no token file, truncated, sizes that contradict each other,
+  // a document table that falls, an id >= the vocabulary.
   explicit TokenFile(std::filesystem::path);
 
   const std::string& path() const noexcept { return file_.path(); }
-  std::uint64_t size() const noexcept { return size_; }                        // tokens N
-  std::uint64_t validation_from() const noexcept { return validation_from_; }  // training part [0, here), the rest
+  std::uint64_t size() const noexcept { return size_; }  // tokens N
+  std::uint64_t validation_from() const noexcept {
+    return validation_from_;
+  }  // training part [0, here), the rest
   std::uint64_t text_bytes_train() const noexcept { return text_bytes_train_; }
   std::uint64_t text_bytes_validation() const noexcept { return text_bytes_validation_; }
   std::uint32_t vocab_size() const noexcept { return vocab_size_; }
   std::uint32_t end_of_text() const noexcept { return end_of_text_; }
-  std::span<const std::uint64_t> documents() const noexcept { return documents_; }  // [D+1] starts; the last is N
+  std::span<const std::uint64_t> documents() const noexcept {
+    return documents_;
+  }  // [D+1] starts; the last is N
   std::string_view tokenizer_payload() const noexcept { return payload_; }
-  std::unique_ptr<Tokenizer> tokenizer() const { return deserialize_tokenizer(payload_, path()); }
+  std::unique_ptr<Tokenizer> tokenizer() const;  // throws Error(data) if the vocabulary is damaged
   const std::string& vocab_sha256() const { return file_.meta("vocab_sha256"); }
   const engine::ContainerReader& container() const noexcept { return file_; }
   // Tells whether two files hold the same tokens: hex digits made of N and the CRCs.
@@ -119,7 +124,8 @@ class TokenFile {
   // ids[i] = token `from + i`. Throws Error(data) past the end. Any thread; resident memory stays bounded.
   void read(std::uint64_t from, std::span<std::int32_t> ids) const;
 
-  // Compares the CRC of each MiB of tokens. Throws Error(data) naming the first that differs.
+  // Compares the CRC of each MiB of tokens and the SHA-256 of the vocabulary. Throws Error(data) naming the
+  // first that differs.
   void verify() const;
 
  private:

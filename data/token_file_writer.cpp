@@ -57,8 +57,9 @@ TokenFileWriter::TokenFileWriter(std::filesystem::path path, const Tokenizer& to
 
 void TokenFileWriter::add(std::span<const std::uint32_t> ids, std::uint64_t text_bytes) {
   for (const std::uint32_t id : ids)
-    engine::require(id < tokenizer_.size(), engine::Exit::data, "{}: the tokenizer made id {} of a vocabulary of {}",
-                    path_.string(), id, tokenizer_.size());
+    engine::require(id < tokenizer_.size(), engine::Exit::data,
+                    "{}: the tokenizer made id {} of a vocabulary of {}", path_.string(), id,
+                    tokenizer_.size());
   if (width_ == 2) {
     narrowed_.assign(ids.begin(), ids.end());
     tokens_.append(std::as_bytes(std::span(narrowed_)));
@@ -113,11 +114,13 @@ void TokenFileWriter::plan_tail(Plan& plan, double share) const {
       s.validation_documents = piece_count_ - index;
     }
     const std::uint64_t before =
-        s.validation_from <= start ? 0 : std::min(piece.tokens, s.validation_from - start);  // tokens in training
+        s.validation_from <= start ? 0
+                                   : std::min(piece.tokens, s.validation_from - start);  // tokens in training
     if (before == piece.tokens) train_bytes += piece.text_bytes;
     else if (before > 0)
-      train_bytes += static_cast<std::uint64_t>(static_cast<double>(piece.text_bytes) * static_cast<double>(before) /
-                                                static_cast<double>(piece.tokens));
+      train_bytes +=
+          static_cast<std::uint64_t>(static_cast<double>(piece.text_bytes) * static_cast<double>(before) /
+                                     static_cast<double>(piece.tokens));
     start += piece.tokens;
   });
   s.text_bytes_validation = s.text_bytes_train - train_bytes;
@@ -210,8 +213,8 @@ TokenFileSummary TokenFileWriter::finish(const Split& split, const TokenFileNote
   pieces_.flush();
   const Plan plan = this->plan(split);
   const TokenFileSummary& s = plan.summary;
-  engine::require(s.tokens > 0, engine::Exit::data, "{}: the input holds no text that makes a token, nothing written",
-                  path_.string());
+  engine::require(s.tokens > 0, engine::Exit::data,
+                  "{}: the input holds no text that makes a token, nothing written", path_.string());
 
   std::vector<std::uint32_t> crcs;
   std::uint64_t position = 0;

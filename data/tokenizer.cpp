@@ -46,10 +46,11 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path, boo
   const auto payload = file.at("tokenizer", engine::FileType::u8).bytes;
   auto tokenizer =
       deserialize_tokenizer({reinterpret_cast<const char*>(payload.data()), payload.size()}, file.path());
-  engine::require(tokenizer->vocab_sha256() == file.meta("vocab_sha256"), Exit::checkpoint,
-                  "{}: the vocabulary does not have the SHA-256 that the header gives; the file is damaged, make it "
-                  "anew with `tokenizer train`",
-                  file.path());
+  engine::require(
+      tokenizer->vocab_sha256() == file.meta("vocab_sha256"), Exit::checkpoint,
+      "{}: the vocabulary does not have the SHA-256 that the header gives; the file is damaged, make it "
+      "anew with `tokenizer train`",
+      file.path());
   return tokenizer;
 }
 

@@ -18,7 +18,7 @@ struct EncodeCounts {
   std::uint64_t tokens = 0;
   std::uint64_t unknown = 0;             // words that became [UNK]
   std::uint64_t dropped_characters = 0;  // control, format, unassigned, U+FFFD
-  std::uint64_t special_words = 0;       // blank-separated words that are exactly [UNK] [SEP] [PAD] [CLS] [MASK]
+  std::uint64_t special_words = 0;  // blank-separated words that are exactly [UNK] [SEP] [PAD] [CLS] [MASK]
 };
 
 class Tokenizer {
@@ -28,15 +28,15 @@ class Tokenizer {
   virtual std::uint32_t size() const noexcept = 0;             // number of ids
   virtual std::uint32_t end_of_text() const noexcept = 0;      // WordPiece: [SEP]; kNoToken if there is none
   virtual std::string_view piece(std::uint32_t id) const = 0;  // as in the vocabulary file; id < size()
-  // Appends the ids of `text` and adds to *counts. `unknown_words`, when given, receives each word that became [UNK].
-  // The ids of two texts, one after the other, are those of the joined text if the cut is where a word ends: before
-  // or behind a blank or a line end. Several threads may call it at once.
+  // Appends the ids of `text` and adds to *counts. `unknown_words`, when given, receives each word that
+  // became [UNK]. The ids of two texts, one after the other, are those of the joined text if the cut is where
+  // a word ends: before or behind a blank or a line end. Several threads may call it at once.
   virtual void encode(std::string_view text, std::vector<std::uint32_t>& ids, EncodeCounts* counts = nullptr,
                       std::vector<std::string>* unknown_words = nullptr) const = 0;
   // The text of ids, each < size(). Lossy for WordPiece (docs/data.md, "Decoding").
   virtual std::string decode(std::span<const std::uint32_t> ids) const = 0;
-  // Bytes at the start of decode(ids) that may be shown while more ids are to come: not the character or the word at
-  // the end that the next id may go on with.
+  // Bytes at the start of decode(ids) that may be shown while more ids are to come: not the character or the
+  // word at the end that the next id may go on with.
   virtual std::size_t settled(std::string_view decoded) const = 0;
   // The self-contained form that token files, tokenizer files and checkpoints carry as tensor `tokenizer`.
   virtual std::string serialize() const = 0;
@@ -46,14 +46,16 @@ class Tokenizer {
 // The inverse of serialize(). Every byte is checked. Throws Error(checkpoint) naming `where`.
 std::unique_ptr<Tokenizer> deserialize_tokenizer(std::string_view payload, const std::string& where);
 
-// Writes a tokenizer file: a container with `format` nsa-tokenizer/1 and the tensor `tokenizer`. Throws Error(io).
+// Writes a tokenizer file: a container with `format` nsa-tokenizer/1 and the tensor `tokenizer`. Throws
+// Error(io).
 void save_tokenizer(const Tokenizer&, const std::filesystem::path&);
-// Reads a tokenizer file, or a vocab.txt (told apart by content; `lower` is for the latter, a tokenizer file knows).
-// Throws Error(checkpoint) naming the file.
+// Reads a tokenizer file, or a vocab.txt (told apart by content; `lower` is for the latter, a tokenizer file
+// knows). Throws Error(checkpoint) naming the file.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path&, bool lower = true);
 
-// Text of a growing sequence of ids, never more than is settled: an unfinished character or a word that a "##" piece
-// may continue is held back until the next id or finish(). What push() and finish() return, joined, is decode().
+// Text of a growing sequence of ids, never more than is settled: an unfinished character or a word that a
+// "##" piece may continue is held back until the next id or finish(). What push() and finish() return,
+// joined, is decode().
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}

@@ -1,4 +1,5 @@
-// What the text rules need to know of each code point, from Unicode 15: two loads for the classes, two for a mapping.
+// What the text rules need to know of each code point, from Unicode 15: two loads for the classes, two for a
+// mapping.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -9,12 +10,13 @@ namespace data {
 inline constexpr std::string_view kUnicodeVersion = "15.0.0";
 
 namespace char_class {
-inline constexpr std::uint8_t kDropped = 1;      // U+0000, U+FFFD, category C* but for tab, LF and CR
-inline constexpr std::uint8_t kSpace = 2;        // tab, LF, CR, category Z* (with U+2028 and U+2029, as str.split)
-inline constexpr std::uint8_t kHan = 4;          // the blocks that BERT isolates (docs/data.md, "WordPiece")
-inline constexpr std::uint8_t kPunctuation = 8;  // category P*, and every ASCII character that is no letter or digit
-inline constexpr std::uint8_t kMark = 16;        // category Mn
-inline constexpr std::uint8_t kCased = 32;       // derived property Cased, for the final sigma
+inline constexpr std::uint8_t kDropped = 1;  // U+0000, U+FFFD, category C* but for tab, LF and CR
+inline constexpr std::uint8_t kSpace = 2;  // tab, LF, CR, category Z* (with U+2028 and U+2029, as str.split)
+inline constexpr std::uint8_t kHan = 4;    // the blocks that BERT isolates (docs/data.md, "WordPiece")
+inline constexpr std::uint8_t kPunctuation =
+    8;  // category P*, and every ASCII character that is no letter or digit
+inline constexpr std::uint8_t kMark = 16;           // category Mn
+inline constexpr std::uint8_t kCased = 32;          // derived property Cased, for the final sigma
 inline constexpr std::uint8_t kCaseIgnorable = 64;  // derived property Case_Ignorable, for the final sigma
 inline constexpr std::uint8_t kReordered = 128;     // canonical combining class above 0: NFD may move it
 }  // namespace char_class
@@ -35,7 +37,8 @@ inline std::uint8_t class_of(char32_t c) noexcept {
                          (c & kInPage)];
 }
 
-// A character in lower case, canonically decomposed, without marks of category Mn: 0 (a mark) to 3 characters.
+// A character in lower case, canonically decomposed, without marks of category Mn: 0 (a mark) to 3
+// characters.
 struct Folded {
   std::array<char32_t, 3> characters{};
   std::uint8_t size = 0;

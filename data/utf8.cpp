@@ -5,8 +5,8 @@
 namespace data {
 namespace {
 
-// The beginning of some bytes: a character, a maximal ill-formed part, or an unfinished character that is all there
-// is.
+// The beginning of some bytes: a character, a maximal ill-formed part, or an unfinished character that is all
+// there is.
 struct Part {
   enum class Kind : std::uint8_t { character, ill_formed, unfinished } kind;
   std::size_t bytes;

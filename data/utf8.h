@@ -55,14 +55,16 @@ inline void append_utf8(std::string& text, char32_t c) {
   text.append(bytes, put_utf8(bytes, c));
 }
 
-// Bytes of the longest well-formed beginning of `bytes` (Unicode 15, table 3-7: no overlong forms, no surrogates,
-// nothing beyond U+10FFFF). Equal to bytes.size() exactly when all of it is well-formed.
+// Bytes of the longest well-formed beginning of `bytes` (Unicode 15, table 3-7: no overlong forms, no
+// surrogates, nothing beyond U+10FFFF). Equal to bytes.size() exactly when all of it is well-formed.
 std::size_t well_formed_prefix(std::string_view bytes) noexcept;
-inline bool is_well_formed(std::string_view bytes) noexcept { return well_formed_prefix(bytes) == bytes.size(); }
+inline bool is_well_formed(std::string_view bytes) noexcept {
+  return well_formed_prefix(bytes) == bytes.size();
+}
 
-// Turns a stream of bytes into well-formed UTF-8: each maximal ill-formed part becomes one U+FFFD (Unicode 15, 3.9,
-// as WHATWG's decoder and Python's errors="replace"). The result does not depend on how the stream is cut into
-// pieces.
+// Turns a stream of bytes into well-formed UTF-8: each maximal ill-formed part becomes one U+FFFD (Unicode
+// 15, 3.9, as WHATWG's decoder and Python's errors="replace"). The result does not depend on how the stream
+// is cut into pieces.
 class Utf8Repair {
  public:
   // `strip_bom`: one U+FEFF at the very start of the stream is left out.
@@ -71,7 +73,9 @@ class Utf8Repair {
   void push(std::string_view bytes, std::string& out);
   // Ends the stream: an unfinished character becomes U+FFFD. The object is then as new, but goes on counting.
   void finish(std::string& out);
-  std::uint64_t replacements() const noexcept { return replacements_; }  // U+FFFD written for ill-formed parts
+  std::uint64_t replacements() const noexcept {
+    return replacements_;
+  }  // U+FFFD written for ill-formed parts
 
  private:
   void append(std::string_view well_formed, std::string& out);

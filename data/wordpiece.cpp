@@ -19,7 +19,8 @@ using engine::Exit;
 constexpr std::string_view kContinues = "##";
 constexpr std::string_view kPayloadLower = "wordpiece lower\n", kPayloadCased = "wordpiece cased\n";
 
-// Refuses what cannot be a vocabulary; on return every token is well-formed, without LF and unlike all others.
+// Refuses what cannot be a vocabulary; on return every token is well-formed, without LF and unlike all
+// others.
 std::vector<std::string> checked(std::vector<std::string> tokens, const std::string& where) {
   std::unordered_map<std::string_view, std::size_t> lines;
   std::size_t bytes = 0;
@@ -27,17 +28,18 @@ std::vector<std::string> checked(std::vector<std::string> tokens, const std::str
     const std::string& token = tokens[i];
     const std::size_t line = i + 1;
     bytes += token.size() + 1;
-    engine::require(bytes < kMaxVocabularyBytes, Exit::checkpoint, "{}: over {} bytes, too large for a vocabulary",
-                    where, kMaxVocabularyBytes);
+    engine::require(bytes < kMaxVocabularyBytes, Exit::checkpoint,
+                    "{}: over {} bytes, too large for a vocabulary", where, kMaxVocabularyBytes);
     engine::require(is_well_formed(token), Exit::checkpoint,
                     "{}: line {} is not UTF-8; expected a vocabulary, a token "
                     "a line",
                     where, line);
-    engine::require(token.find('\n') == std::string::npos, Exit::checkpoint, "{}: token {} holds a line feed", where,
-                    line);
+    engine::require(token.find('\n') == std::string::npos, Exit::checkpoint, "{}: token {} holds a line feed",
+                    where, line);
     const auto [first, is_new] = lines.emplace(token, line);
-    engine::require(is_new, Exit::checkpoint, "{}: line {} repeats the token of line {}; expected each token once",
-                    where, line, first->second);
+    engine::require(is_new, Exit::checkpoint,
+                    "{}: line {} repeats the token of line {}; expected each token once", where, line,
+                    first->second);
   }
   return tokens;
 }
@@ -70,14 +72,17 @@ bool ends_in_word(std::string_view text) {
   return in_word(previous_code_point(at));
 }
 
-bool continues(std::string_view piece) { return piece.size() > kContinues.size() && piece.starts_with(kContinues); }
+bool continues(std::string_view piece) {
+  return piece.size() > kContinues.size() && piece.starts_with(kContinues);
+}
 
 }  // namespace
 
 // What split_words() calls; gathers ids in a small buffer so that the vector grows rarely.
 class WordPiece::Encoder {
  public:
-  Encoder(const WordPiece& vocabulary, std::vector<std::uint32_t>& ids, std::vector<std::string>* unknown_words)
+  Encoder(const WordPiece& vocabulary, std::vector<std::uint32_t>& ids,
+          std::vector<std::string>* unknown_words)
       : trie_(vocabulary.trie_),
         unknown_(vocabulary.unknown_),
         continued_(vocabulary.trie_.after(kContinues)),
@@ -150,7 +155,8 @@ WordPiece::WordPiece(std::vector<std::string> tokens, bool lower, const std::str
       padding_(id_of(trie_, "[PAD]")),
       classify_(id_of(trie_, "[CLS]")) {
   engine::require(unknown_ != kNoToken, Exit::checkpoint,
-                  "{}: no token [UNK] among {}; expected a WordPiece vocabulary (vocab.txt)", where, tokens_.size());
+                  "{}: no token [UNK] among {}; expected a WordPiece vocabulary (vocab.txt)", where,
+                  tokens_.size());
   actions_ = make_actions(lower, [this](char32_t c) {
     std::string text;
     append_utf8(text, c);
@@ -160,7 +166,8 @@ WordPiece::WordPiece(std::vector<std::string> tokens, bool lower, const std::str
 }
 
 std::string_view WordPiece::piece(std::uint32_t id) const {
-  engine::require(id < size(), Exit::data, "token id {} is outside the vocabulary; expected 0 to {}", id, size() - 1);
+  engine::require(id < size(), Exit::data, "token id {} is outside the vocabulary; expected 0 to {}", id,
+                  size() - 1);
   return tokens_[id];
 }
 
@@ -247,7 +254,8 @@ std::unique_ptr<WordPiece> parse_vocab_txt(std::string_view bytes, bool lower, c
 
 std::unique_ptr<WordPiece> read_vocab_txt(const std::filesystem::path& path, bool lower) {
   const std::string name = path.string();
-  engine::require(!std::filesystem::is_directory(path), Exit::checkpoint, "{}: a folder; expected a vocab.txt", name);
+  engine::require(!std::filesystem::is_directory(path), Exit::checkpoint,
+                  "{}: a folder; expected a vocab.txt", name);
   std::ifstream file(path, std::ios::binary);
   engine::require(file.is_open(), Exit::checkpoint, "{}: cannot be opened ({}); expected a vocab.txt", name,
                   std::strerror(errno));

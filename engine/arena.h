@@ -1,6 +1,6 @@
-// One slab of device memory per context with deterministic first-fit offsets: the same sequence of take and give
-// yields the same addresses every step. Before commit() there is no memory: takes only raise the high-water mark
-// (a rehearsal), and that mark is the plan.
+// One slab of device memory per context with deterministic first-fit offsets: the same sequence of take and
+// give yields the same addresses every step. Before commit() there is no memory: takes only raise the
+// high-water mark (a rehearsal), and that mark is the plan.
 #pragma once
 #include <cstddef>
 #include <map>
@@ -13,7 +13,8 @@ namespace engine {
 class Arena {
  public:
   explicit Arena(Device device) : device_(device) {}
-  std::size_t take(std::size_t bytes);  // 256-byte aligned offset; throws std::logic_error past the rehearsed peak
+  std::size_t take(
+      std::size_t bytes);  // 256-byte aligned offset; throws std::logic_error past the rehearsed peak
   void give(std::size_t offset) noexcept;
   void commit();  // allocates exactly peak() bytes; throws DeviceError(memory)
   bool committed() const noexcept { return slab_ != nullptr; }

@@ -15,7 +15,9 @@ std::vector<std::uint64_t> dims(const Shape& shape) {
   return d;
 }
 
-std::string moment_name(const char* moment, const Param& p) { return fmt::format("optimizer.{}.{}", moment, p.name); }
+std::string moment_name(const char* moment, const Param& p) {
+  return fmt::format("optimizer.{}.{}", moment, p.name);
+}
 
 // One tensor of the file: where its values lie on the device, without the rows that exist in memory only.
 struct Stored {
@@ -29,7 +31,9 @@ std::vector<Stored> tensors_of(const CheckpointParts& parts) {
   for (const Param& p : parts.params.all()) {
     all.push_back({p.name, p.file_shape, p.value.slice(0, p.file_shape)});
     if (!parts.optimizer) continue;
-    const auto moment = [&](const Tensor& slab) { return parts.params.range_of(p, slab).slice(0, p.file_shape); };
+    const auto moment = [&](const Tensor& slab) {
+      return parts.params.range_of(p, slab).slice(0, p.file_shape);
+    };
     all.push_back({moment_name("m", p), p.file_shape, moment(parts.optimizer->first_moment())});
     all.push_back({moment_name("v", p), p.file_shape, moment(parts.optimizer->second_moment())});
   }
@@ -50,8 +54,8 @@ std::map<std::string, std::uint32_t> read_checksums(const ContainerReader& file)
 void check_crc(const ContainerReader& file, const ContainerEntry& entry, std::uint32_t expected) {
   const auto found = crc32_of(entry.bytes);
   require(found == expected, file.bad_file(),
-          "{}: tensor {} has the checksum {:08x}, expected {:08x}: the file is damaged; copy it again", file.path(),
-          entry.name, found, expected);
+          "{}: tensor {} has the checksum {:08x}, expected {:08x}: the file is damaged; copy it again",
+          file.path(), entry.name, found, expected);
 }
 
 }  // namespace
@@ -63,8 +67,8 @@ void save_checkpoint(const std::filesystem::path& path, const CheckpointParts& p
     const auto values = t.values.to_host(stream);
     const bool finite = std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
     require(finite, Exit::diverged,
-            "{}: not saved: {} holds a value that is not finite; lower --lr or resume an earlier one", path.string(),
-            t.name);
+            "{}: not saved: {} holds a value that is not finite; lower --lr or resume an earlier one",
+            path.string(), t.name);
     checksums[t.name] = crc32_of(std::as_bytes(std::span(values)));
   }
   const auto tokenizer = std::as_bytes(std::span(parts.tokenizer.data(), parts.tokenizer.size()));
@@ -106,23 +110,28 @@ std::uint32_t Checkpoint::expected_crc(const std::string& name) const {
   return found->second;
 }
 
-void Checkpoint::load_tensor(const std::string& name, const Shape& shape, const Tensor& into, Stream& stream) const {
+void Checkpoint::load_tensor(const std::string& name, const Shape& shape, const Tensor& into,
+                             Stream& stream) const {
   const auto& entry = file_.at(name, FileType::f32);
   require(entry.shape == dims(shape), Exit::checkpoint,
           "{}: tensor {} does not have the shape {} of its configuration", path(), name, to_string(shape));
   check_crc(file_, entry, expected_crc(name));
   const auto values = entry.as<float>();
   const bool finite = std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
-  require(finite, Exit::checkpoint, "{}: tensor {} holds a value that is not finite; use an earlier checkpoint",
-          path(), name);
+  require(finite, Exit::checkpoint,
+          "{}: tensor {} holds a value that is not finite; use an earlier checkpoint", path(), name);
   into.slice(0, shape).from_host(values.data(), stream);
 }
 
 void Checkpoint::load(ParamStore& store, Stream& stream) const {
+  const auto of_store = [&store](std::string_view name) {
+    for (std::string_view moment : {"optimizer.m.", "optimizer.v."})
+      if (name.starts_with(moment)) name.remove_prefix(moment.size());
+    return name == "tokenizer" || store.find(name);
+  };
   for (const auto& entry : file_.entries())
-    require(entry.name == "tokenizer" || entry.name.starts_with("optimizer.") || store.find(entry.name),
-            Exit::checkpoint, "{}: tensor {} is not part of the model that its configuration describes", path(),
-            entry.name);
+    require(of_store(entry.name), Exit::checkpoint,
+            "{}: tensor {} is not part of the model that its configuration describes", path(), entry.name);
   for (const Param& p : store.all()) load_tensor(p.name, p.file_shape, p.value, stream);
 }
 

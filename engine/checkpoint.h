@@ -1,5 +1,5 @@
-// What a checkpoint holds, on the container: parameters, optimizer moments, the model's configuration, the state of
-// the run, the tokenizer (docs/reference.md, "Files").
+// What a checkpoint holds, on the container: parameters, optimizer moments, the model's configuration, the
+// state of the run, the tokenizer (docs/reference.md, "Files").
 #pragma once
 #include <filesystem>
 #include <string>
@@ -18,8 +18,8 @@ struct CheckpointParts {
   std::string made_by;
 };
 
-// Writes durably. Throws Error(io), or Error(diverged) before writing anything if a parameter is not finite: a bad
-// model never replaces a good one.
+// Writes durably. Throws Error(io), or Error(diverged) before writing anything if a parameter is not finite:
+// a bad model never replaces a good one.
 void save_checkpoint(const std::filesystem::path&, const CheckpointParts&, Stream&);
 
 class Checkpoint {
@@ -31,8 +31,9 @@ class Checkpoint {
   bool has_optimizer() const { return file_.meta("kind") == "full"; }
   const std::string& path() const noexcept { return file_.path(); }
 
-  // Fill a sealed store, or an optimizer's moments, from the file. Every tensor must be there with the parameter's
-  // shape and its checksum; tensors that the store does not know are refused. Throws Error(checkpoint).
+  // Fill a sealed store, or an optimizer's moments, from the file. Every tensor must be there with the
+  // parameter's shape and its checksum; tensors that the store does not know are refused. Throws
+  // Error(checkpoint).
   void load(ParamStore&, Stream&) const;
   void load(AdamW&, const ParamStore&, Stream&) const;
 

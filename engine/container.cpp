@@ -50,7 +50,9 @@ std::optional<std::uint64_t> byte_size(std::span<const std::uint64_t> shape, Fil
   return bytes;
 }
 
-std::span<const std::byte> as_bytes(std::string_view s) { return std::as_bytes(std::span(s.data(), s.size())); }
+std::span<const std::byte> as_bytes(std::string_view s) {
+  return std::as_bytes(std::span(s.data(), s.size()));
+}
 
 }  // namespace
 
@@ -66,13 +68,15 @@ std::string crc32_hex(std::span<const std::byte> bytes) { return fmt::format("{:
 
 ContainerReader::ContainerReader(std::filesystem::path path, Exit bad_file)
     : path_(path.string()), bad_file_(bad_file) {
-  const int file = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) fail(bad_file_, "{}: cannot be opened: {}; give an existing file", path_, std::strerror(errno));
+  const int file = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO must not hang
+  if (file < 0)
+    fail(bad_file_, "{}: cannot be opened: {}; give an existing file", path_, std::strerror(errno));
   struct stat status {};
   const bool known = fstat(file, &status) == 0;
   void* at = nullptr;
   const bool regular = known && S_ISREG(status.st_mode);
-  if (regular && status.st_size > 0) at = mmap(nullptr, std::size_t(status.st_size), PROT_READ, MAP_SHARED, file, 0);
+  if (regular && status.st_size > 0)
+    at = mmap(nullptr, std::size_t(status.st_size), PROT_READ, MAP_SHARED, file, 0);
   close(file);
   if (known && S_ISDIR(status.st_mode)) fail(bad_file_, "{}: is a folder, a file is expected", path_);
   if (!regular) fail(bad_file_, "{}: is not a regular file; copy it to one first", path_);
@@ -100,17 +104,19 @@ ContainerReader::~ContainerReader() {
 
 void ContainerReader::parse() {
   require(file_.size() >= 8, bad_file_,
-          "{}: has {} bytes, a safetensors header alone needs 8; it is truncated or foreign", path_, file_.size());
+          "{}: has {} bytes, a safetensors header alone needs 8; it is truncated or foreign", path_,
+          file_.size());
   std::uint64_t length;
   std::memcpy(&length, file_.data(), 8);
-  require(
-      length >= 2 && length <= kMaxHeader && char(file_.size() > 8 ? file_[8] : std::byte{}) == '{', bad_file_,
-      "{}: is no safetensors file (byte 8 is not '{{' or the header length {} is absurd); expected a file made by "
-      "this project's tools",
-      path_, length);
+  require(length >= 2 && length <= kMaxHeader && char(file_.size() > 8 ? file_[8] : std::byte{}) == '{',
+          bad_file_,
+          "{}: is no safetensors file (byte 8 is not '{{' or the header length {} is absurd); expected a "
+          "file made by "
+          "this project's tools",
+          path_, length);
   require(length <= file_.size() - 8, bad_file_,
-          "{}: is truncated: the header ends at byte {}, the file at {}; make or copy it again", path_, length + 8,
-          file_.size());
+          "{}: is truncated: the header ends at byte {}, the file at {}; make or copy it again", path_,
+          length + 8, file_.size());
   const std::string_view text(reinterpret_cast<const char*>(file_.data()) + 8, length);
   ContainerHeader header;
   if (const std::string error = parse_container_header(text, header); !error.empty())
@@ -120,14 +126,20 @@ void ContainerReader::parse() {
   const auto data = file_.subspan(8 + length);
   for (auto& tensor : header.tensors) {
     const auto type = type_called(tensor.dtype);
-    require(type.has_value(), bad_file_, "{}: tensor {} has the unknown dtype {}", path_, tensor.name, tensor.dtype);
+    require(type.has_value(), bad_file_, "{}: tensor {} has the unknown dtype {}", path_, tensor.name,
+            tensor.dtype);
     const auto bytes = byte_size(tensor.shape, *type);
     require(bytes && tensor.begin <= tensor.end && tensor.end - tensor.begin == *bytes, bad_file_,
-            "{}: tensor {} spans bytes {}..{} but its shape needs {}", path_, tensor.name, tensor.begin, tensor.end,
-            bytes ? fmt::format("{} bytes", *bytes) : "more than any file");
+            "{}: tensor {} spans bytes {}..{} but its shape needs {}", path_, tensor.name, tensor.begin,
+            tensor.end, bytes ? fmt::format("{} bytes", *bytes) : "more than any file");
     require(tensor.end <= data.size(), bad_file_,
-            "{}: is truncated at byte {}: tensor {} ends at byte {}; make or copy it again", path_, file_.size(),
-            tensor.name, 8 + length + tensor.end);
+            "{}: is truncated at byte {}: tensor {} ends at byte {}; make or copy it again", path_,
+            file_.size(), tensor.name, 8 + length + tensor.end);
+    require(
+        *bytes == 0 || (8 + length + tensor.begin) % size_of(*type) == 0, bad_file_,
+        "{}: the data of tensor {} start at byte {}, expected a multiple of {}; save the file again with a "
+        "newer safetensors",
+        path_, tensor.name, 8 + length + tensor.begin, size_of(*type));
     entries_.push_back({tensor.name, *type, std::move(tensor.shape), data.subspan(tensor.begin, *bytes)});
   }
   std::stable_sort(entries_.begin(), entries_.end(), [](const auto& a, const auto& b) {
@@ -136,8 +148,8 @@ void ContainerReader::parse() {
   const std::byte* next = data.data();
   for (const auto& entry : entries_) {
     require(entry.bytes.data() == next, bad_file_,
-            "{}: the data of tensor {} start at byte {}, expected byte {} (a hole or an overlap)", path_, entry.name,
-            entry.bytes.data() - file_.data(), next - file_.data());
+            "{}: the data of tensor {} start at byte {}, expected byte {} (a hole or an overlap)", path_,
+            entry.name, entry.bytes.data() - file_.data(), next - file_.data());
     next = entry.bytes.data() + entry.bytes.size();
   }
   require(next == data.data() + data.size(), bad_file_,
@@ -159,22 +171,23 @@ void ContainerReader::parse() {
 
 const std::string& ContainerReader::meta(const std::string& key) const {
   const auto found = metadata_.find(key);
-  require(found != metadata_.end(), bad_file_, "{}: lacks the metadata '{}'; it was not written by this project",
-          path_, key);
+  require(found != metadata_.end(), bad_file_,
+          "{}: lacks the metadata '{}'; it was not written by this project", path_, key);
   return found->second;
 }
 
 void ContainerReader::require_format(std::string_view name) const {
   const auto found = metadata_.find("format");
-  const std::string_view format = found == metadata_.end() ? std::string_view{} : std::string_view(found->second);
+  const std::string_view format =
+      found == metadata_.end() ? std::string_view{} : std::string_view(found->second);
   if (format == fmt::format("{}/1", name)) return;
   int version = 0;
   if (format.starts_with(name) && format.size() > name.size() + 1 && format[name.size()] == '/') {
     const auto digits = format.substr(name.size() + 1);
     const auto [stop, error] = std::from_chars(digits.data(), digits.data() + digits.size(), version);
     if (error == std::errc{} && stop == digits.data() + digits.size() && version > 1)
-      fail(bad_file_, "{}: format {} was made by a newer program, this one reads {}/1; update it", path_, format,
-           name);
+      fail(bad_file_, "{}: format {} was made by a newer program, this one reads {}/1; update it", path_,
+           format, name);
   }
   fail(bad_file_, "{}: is {}, expected {}/1", path_,
        format.empty() ? "no file of this project" : fmt::format("of format '{}'", format), name);
@@ -189,19 +202,22 @@ const ContainerEntry* ContainerReader::find(std::string_view name) const noexcep
 const ContainerEntry& ContainerReader::at(std::string_view name, FileType type) const {
   const auto* entry = find(name);
   require(entry, bad_file_, "{}: lacks the tensor {}; it was not written by this project", path_, name);
-  require(entry->type == type, bad_file_, "{}: tensor {} is {}, expected {}", path_, name, name_of(entry->type),
-          name_of(type));
+  require(entry->type == type, bad_file_, "{}: tensor {} is {}, expected {}", path_, name,
+          name_of(entry->type), name_of(type));
   return *entry;
 }
 
-void ContainerWriter::set(std::string key, std::string value) { metadata_[std::move(key)] = std::move(value); }
+void ContainerWriter::set(std::string key, std::string value) {
+  metadata_[std::move(key)] = std::move(value);
+}
 
 void ContainerWriter::add(std::string name, FileType type, std::vector<std::uint64_t> shape,
                           std::span<const std::byte> bytes) {
   add(std::move(name), type, std::move(shape), [bytes](const Sink& sink) { sink(bytes); });
 }
 
-void ContainerWriter::add(std::string name, FileType type, std::vector<std::uint64_t> shape, Producer produce) {
+void ContainerWriter::add(std::string name, FileType type, std::vector<std::uint64_t> shape,
+                          Producer produce) {
   const auto bytes = byte_size(shape, type);
   if (!bytes) throw std::logic_error("container: a tensor larger than any file");
   items_.push_back({std::move(name), type, std::move(shape), *bytes, std::move(produce)});

@@ -1,5 +1,6 @@
-// The one file layer: safetensors (8-byte header length, JSON header, raw tensors), read with every size checked and
-// written atomically. Token files, tokenizer files and checkpoints are all containers (docs/reference.md, "Files").
+// The one file layer: safetensors (8-byte header length, JSON header, raw tensors), read with every size
+// checked and written atomically. Token files, tokenizer files and checkpoints are all containers
+// (docs/reference.md, "Files").
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -25,7 +26,7 @@ struct ContainerEntry {
   std::vector<std::uint64_t> shape;
   std::span<const std::byte> bytes;  // in the mapped file
   std::uint64_t numel() const noexcept;
-  // The data as T. Throws Error(code) unless the type's size and kind fit.
+  // The data as T, which must be what `type` says: ContainerReader::at() checks it. They are aligned for it.
   template <class T> std::span<const T> as() const {
     return {reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T)};
   }
@@ -37,9 +38,10 @@ std::uint32_t crc32_of(std::span<const std::byte> bytes, std::uint32_t before = 
 
 class ContainerReader {
  public:
-  // Maps the file and checks the whole header: length, JSON without duplicate names, known types, shape times size
-  // equal to the span, spans neither overlapping nor leaving holes nor passing the end, header_crc32 where `format`
-  // starts with "nsa-". Throws Error(bad_file) naming the file, the offset and what was expected.
+  // Maps the file and checks the whole header: length, JSON without duplicate names, known types, shape times
+  // size equal to the span, spans aligned to the element size, neither overlapping nor leaving holes nor
+  // passing the end, header_crc32 where `format` starts with "nsa-". Throws Error(bad_file) naming the file,
+  // the offset and what was expected.
   explicit ContainerReader(std::filesystem::path, Exit bad_file = Exit::data);
   // The same over bytes in memory (tests, fuzzing); `name` stands for the path in messages.
   ContainerReader(std::span<const std::byte> bytes, std::string name, Exit bad_file = Exit::data);
@@ -55,7 +57,8 @@ class ContainerReader {
   void require_format(std::string_view name) const;
   std::span<const ContainerEntry> entries() const noexcept { return entries_; }  // in file order
   const ContainerEntry* find(std::string_view name) const noexcept;
-  const ContainerEntry& at(std::string_view name, FileType type) const;  // throws if absent or of another type
+  const ContainerEntry& at(std::string_view name,
+                           FileType type) const;  // throws if absent or of another type
 
  private:
   void parse();
@@ -78,8 +81,8 @@ class ContainerWriter {
   void add(std::string name, FileType, std::vector<std::uint64_t> shape, std::span<const std::byte> bytes);
   // `produce` is called once in save() and hands exactly shape x size bytes to the sink, in pieces.
   void add(std::string name, FileType, std::vector<std::uint64_t> shape, Producer produce);
-  // Orders tensors by falling element size, then name; pads the header so that data start at a multiple of 64;
-  // writes durably. Throws Error(io).
+  // Orders tensors by falling element size, then name; pads the header so that data start at a multiple of
+  // 64; writes durably. Throws Error(io).
   void save(const std::filesystem::path&) const;
 
  private:

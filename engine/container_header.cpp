@@ -11,8 +11,8 @@ namespace {
 
 using nlohmann::json;
 
-// A SAX reader: it sees duplicate names, which a parsed object would hide, and stops at the first thing that has no
-// place in a header, so depth and size stay bounded.
+// A SAX reader: it sees duplicate names, which a parsed object would hide, and stops at the first thing that
+// has no place in a header, so depth and size stay bounded.
 class HeaderReader : public json::json_sax_t {
  public:
   explicit HeaderReader(ContainerHeader& header) : header_(header) {}
@@ -29,7 +29,8 @@ class HeaderReader : public json::json_sax_t {
   }
   bool end_object() override {
     if (place_ == Place::tensor && fields_.size() != 3)
-      return reject(fmt::format("tensor {} needs dtype, shape and data_offsets", header_.tensors.back().name));
+      return reject(
+          fmt::format("tensor {} needs dtype, shape and data_offsets", header_.tensors.back().name));
     depth_--;
     place_ = Place::top;
     return true;
@@ -44,7 +45,8 @@ class HeaderReader : public json::json_sax_t {
   }
   bool string(string_t& value) override {
     if (place_ == Place::metadata) return header_.metadata.emplace(key_, value), true;
-    if (place_ == Place::tensor && key_ == "dtype" && !in_array_) return header_.tensors.back().dtype = value, true;
+    if (place_ == Place::tensor && key_ == "dtype" && !in_array_)
+      return header_.tensors.back().dtype = value, true;
     return reject("a string where none belongs");
   }
   bool start_array(std::size_t) override {
@@ -67,7 +69,9 @@ class HeaderReader : public json::json_sax_t {
     return numbers_.push_back(value), true;
   }
   bool number_integer(number_integer_t) override { return reject("a negative number"); }
-  bool number_float(number_float_t, const string_t&) override { return reject("a fraction"); }
+  bool number_float(number_float_t, const string_t&) override {
+    return reject("a number that is not whole or has over 64 bits");
+  }
   bool boolean(bool) override { return reject("a truth value"); }
   bool null() override { return reject("a null"); }
   bool binary(binary_t&) override { return reject("binary data"); }
@@ -107,7 +111,9 @@ std::string parse_container_header(std::string_view text, ContainerHeader& heade
 }
 
 std::string print_container_header(const ContainerHeader& header) {
-  auto quoted = [](const std::string& s) { return json(s).dump(-1, ' ', false, json::error_handler_t::replace); };
+  auto quoted = [](const std::string& s) {
+    return json(s).dump(-1, ' ', false, json::error_handler_t::replace);
+  };
   std::string text = "{\"__metadata__\":{";
   bool first = true;
   for (const auto& [key, value] : header.metadata) {
@@ -116,8 +122,9 @@ std::string print_container_header(const ContainerHeader& header) {
   }
   text += "}";
   for (const auto& tensor : header.tensors)
-    text += fmt::format(",{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", quoted(tensor.name),
-                        tensor.dtype, fmt::join(tensor.shape, ","), tensor.begin, tensor.end);
+    text +=
+        fmt::format(",{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", quoted(tensor.name),
+                    tensor.dtype, fmt::join(tensor.shape, ","), tensor.begin, tensor.end);
   text += "}";
   text.append((64 - (text.size() + 8) % 64) % 64, ' ');
   return text;

@@ -1,9 +1,10 @@
 #include "engine/device.h"
 
 #include <omp.h>
+#include <sys/mman.h>
 
+#include <algorithm>
 #include <charconv>
-#include <cstdlib>
 #include <cstring>
 
 #include "engine/error.h"
@@ -12,7 +13,7 @@
 namespace engine {
 namespace {
 
-constexpr std::size_t kAlign = 256;
+constexpr std::size_t kLargePages = std::size_t(8) << 20;  // bytes from which they are asked for
 
 [[noreturn]] void fail_gpu(const k::Status& status, const char* doing) {
   throw DeviceError(fmt::format("{}: {}", doing, status.what), Exit::gpu);
@@ -60,24 +61,24 @@ Device parse_device(std::string_view text) {
 }
 
 std::shared_ptr<std::byte> allocate(Device device, std::size_t bytes) {
-  bytes = (bytes + kAlign - 1) / kAlign * kAlign + (bytes == 0 ? kAlign : 0);
+  bytes = std::max<std::size_t>(bytes, 1);
+  const auto out_of = [&](const char* memory) {
+    throw DeviceError(fmt::format("out of {}: {} MiB wanted; use a smaller --batch, --seq-len or model",
+                                  memory, bytes >> 20),
+                      Exit::memory);
+  };
   if constexpr (has_cuda) {
     if (device.kind == DeviceKind::cuda) {
       void* at = nullptr;
-      const k::Status status = k::cuda_allocate(device.index, bytes, &at);
-      if (!status.ok())
-        throw DeviceError(
-            fmt::format("out of GPU memory: {} MiB wanted; use a smaller --batch, --seq-len or model", bytes >> 20),
-            Exit::memory);
+      if (!k::cuda_allocate_zeroed(device.index, bytes, &at).ok()) out_of("GPU memory");
       return {static_cast<std::byte*>(at), [](std::byte* p) { k::cuda_free(p); }};
     }
   }
-  void* at = std::aligned_alloc(kAlign, bytes);
-  if (!at)
-    throw DeviceError(
-        fmt::format("out of memory: {} MiB wanted; use a smaller --batch, --seq-len or model", bytes >> 20),
-        Exit::memory);
-  return {static_cast<std::byte*>(at), [](std::byte* p) { std::free(p); }};
+  // Pages come zeroed and cost nothing until they are touched; large ones spare the page table.
+  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) out_of("memory");
+  if (bytes >= kLargePages) madvise(at, bytes, MADV_HUGEPAGE);
+  return {static_cast<std::byte*>(at), [bytes](std::byte* p) { munmap(p, bytes); }};
 }
 
 Stream::Stream(Device device) : device_(device) {

@@ -28,7 +28,8 @@ std::string device_name(Device);   // "cpu, 2 threads" or the card's name
 // DeviceError(gpu) for a card that is not there.
 Device parse_device(std::string_view);
 
-// `bytes` of the device's memory at a 256-byte boundary. Throws DeviceError(memory).
+// `bytes` of the device's memory, zeroed, at a 256-byte boundary. On the CPU a page takes memory when it is
+// first touched. Throws DeviceError(memory).
 std::shared_ptr<std::byte> allocate(Device, std::size_t bytes);
 
 class Stream {  // the device's one compute queue; on the CPU everything happens at once

@@ -17,7 +17,9 @@ namespace engine {
 namespace fs = std::filesystem;
 namespace {
 
-fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
+fs::path folder_of(const fs::path& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
 
 // Files NAME.tmp.PID whose process is gone were left by a run that was killed.
 void remove_left_overs(const fs::path& path) {
@@ -55,8 +57,8 @@ DurableFile::~DurableFile() {
 
 void DurableFile::fail_io(const char* doing) const {
   const int error = errno;
-  fail(Exit::io, "{}: {} failed: {}; the output was not changed{}", path_.string(), doing, std::strerror(error),
-       error == ENOSPC ? ", free some space and run again" : "");
+  fail(Exit::io, "{}: {} failed: {}; the output was not changed{}", path_.string(), doing,
+       std::strerror(error), error == ENOSPC ? ", free some space and run again" : "");
 }
 
 void DurableFile::write(std::span<const std::byte> bytes) {
@@ -75,7 +77,8 @@ void DurableFile::commit() {
   if (rename(temporary_.c_str(), path_.c_str()) != 0) fail_io("renaming");
   temporary_.clear();
   const int folder = open(folder_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder < 0) return;  // a folder that may not be opened for reading cannot be flushed; the file itself is
+  if (folder < 0)
+    return;  // a folder that may not be opened for reading cannot be flushed; the file itself is
   fsync(folder);
   close(folder);
 }

@@ -1,4 +1,5 @@
-// How failures travel: an Error carries one line for the user and the program's exit code (docs/reference.md).
+// How failures travel: an Error carries one line for the user and the program's exit code
+// (docs/reference.md).
 #pragma once
 #include <fmt/format.h>
 

@@ -1,5 +1,5 @@
-// Every differentiable op: checks shapes, launches its kernel, records its backward pass. Shapes use rows = batch x
-// length; all throw Error(failure) naming the parameter when shapes disagree.
+// Every differentiable op: checks shapes, launches its kernel, records its backward pass. Shapes use rows =
+// batch x length; all throw Error(failure) naming the parameter when shapes disagree.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -34,9 +34,10 @@ struct NsaParams {
 namespace ops {
 
 Tensor add(Tape&, const Tensor& a, const Tensor& b);
-Tensor embedding(Tape&, const Tensor& ids, Param& table);                     // ids i32 [rows] -> [rows, width]
-Tensor rmsnorm(Tape&, const Tensor& x, Param& weight, float eps);             // [rows, width]
-Tensor linear(Tape&, const Tensor& x, Param& weight, Param* bias = nullptr);  // x weight^T + bias: [rows, out]
+Tensor embedding(Tape&, const Tensor& ids, Param& table);          // ids i32 [rows] -> [rows, width]
+Tensor rmsnorm(Tape&, const Tensor& x, Param& weight, float eps);  // [rows, width]
+Tensor linear(Tape&, const Tensor& x, Param& weight,
+              Param* bias = nullptr);  // x weight^T + bias: [rows, out]
 Tensor linear_add(Tape&, const Tensor& x, Param& weight, Param* bias, const Tensor& residual);
 Tensor gelu(Tape&, const Tensor& x);
 Tensor swiglu(Tape&, const Tensor& gate_up);  // [rows, 2 dim] -> [rows, dim]
@@ -46,15 +47,16 @@ Tensor rope_table(Tape&, std::int64_t length, std::int64_t dim, float base);
 
 // qkv [batch * length, packed] -> [batch * length, query heads * dim]; adjacent-pair rotation, causal.
 Tensor dense_attention(Tape&, const Tensor& qkv, const Tensor& rope, const Heads&, std::int64_t batch);
-// The three branches and their gates; `gates` [batch * length, 3 * query heads] before the sigmoid. Any length >= 1.
-// `selected_out`, when given, receives the picks, i32 [batch, heads, length, picks] (tests, inspection).
+// The three branches and their gates; `gates` [batch * length, 3 * query heads] before the sigmoid. Any
+// length >= 1. `selected_out`, when given, receives the picks, i32 [batch, heads, length, picks] (tests,
+// inspection).
 Tensor sparse_attention(Tape&, const Tensor& qkv, const Tensor& gates, const Tensor& rope, const NsaParams&,
                         const Heads&, const NsaConfig&, std::int64_t batch, Tensor* selected_out = nullptr);
 
-// Head projection, softmax and loss, chunk by chunk: logits never exist whole. Returns the loss of each row, f32
-// [rows]; targets i32 [rows], negative ones are not counted (loss 0). Columns of `head` from `vocab` on are padding.
-// When training, the gradient of grad_scale * sum(losses) is finished here, the head's part written at once, so start
-// the backward pass with Tape::backward(losses).
+// Head projection, softmax and loss, chunk by chunk: logits never exist whole. Returns the loss of each row,
+// f32 [rows]; targets i32 [rows], negative ones are not counted (loss 0). Columns of `head` from `vocab` on
+// are padding. When training, the gradient of grad_scale * sum(losses) is finished here, the head's part
+// written at once, so start the backward pass with Tape::backward(losses).
 Tensor linear_cross_entropy(Tape&, const Tensor& h, Param& head, const Tensor& targets, std::int64_t vocab,
                             float grad_scale);
 

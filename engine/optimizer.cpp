@@ -7,7 +7,9 @@
 namespace engine {
 namespace {
 
-Tensor raw(Device device, std::int64_t bytes) { return Tensor::persistent(device, {(bytes + 3) / 4}, DType::f32); }
+Tensor raw(Device device, std::int64_t bytes) {
+  return Tensor::persistent(device, {(bytes + 3) / 4}, DType::f32);
+}
 double* doubles(const Tensor& t) { return static_cast<double*>(t.data()); }
 
 }  // namespace

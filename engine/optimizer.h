@@ -12,8 +12,8 @@ struct AdamWConfig {
 class AdamW {
  public:
   AdamW(ParamStore&, AdamWConfig);
-  // One update from the gradients of the store. `step` counts from 1. Parameters that no op touched this step have
-  // their gradients cleared first. A non-finite norm leaves parameters and moments as they were.
+  // One update from the gradients of the store. `step` counts from 1. Parameters that no op touched this step
+  // have their gradients cleared first. A non-finite norm leaves parameters and moments as they were.
   void step(Context&, std::int64_t step, double learning_rate);
   double grad_norm(Stream&) const;                     // of the last step, before clipping; waits
   Tensor first_moment() const noexcept { return m_; }  // [total], fp32

@@ -1,5 +1,5 @@
-// A model's parameters: named tensors laid out in flat slabs, one for the values and one for the gradients, so that
-// the optimizer, clipping and checkpoints work on ranges.
+// A model's parameters: named tensors laid out in flat slabs, one for the values and one for the gradients,
+// so that the optimizer, clipping and checkpoints work on ranges.
 #pragma once
 #include <deque>
 #include <span>
@@ -32,10 +32,12 @@ struct Param {
 class ParamStore {
  public:
   ParamStore(Device device, DType value) : device_(device), dtype_(value) {}
-  // Registers a parameter of `shape`; `memory_rows` >= shape[0] pads dimension 0 in memory. Before seal() only.
+  // Registers a parameter of `shape`; `memory_rows` >= shape[0] pads dimension 0 in memory. Before seal()
+  // only.
   Param& add(std::string name, Shape shape, Init init, std::int64_t memory_rows = 0);
-  // Lays out the slabs: tensors of rank >= 2 first (they take weight decay), each at a multiple of 64 elements, the
-  // whole a multiple of world x 256. With `gradients` false there is no gradient slab (inference).
+  // Lays out the slabs: tensors of rank >= 2 first (they take weight decay), each at a multiple of 64
+  // elements, the whole a multiple of world x 256. With `gradients` false there is no gradient slab
+  // (inference).
   void seal(bool gradients, int world = 1);
   // Draws every start value: a function of (seed, name, index) alone.
   void initialize(std::uint64_t seed, Stream&);

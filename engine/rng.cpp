@@ -14,7 +14,9 @@ std::uint64_t Rng::bits(std::uint64_t stream, std::uint64_t index) const noexcep
   return join(p.word[0], p.word[1]);
 }
 
-double Rng::uniform(std::uint64_t stream, std::uint64_t index) const noexcept { return unit(bits(stream, index)); }
+double Rng::uniform(std::uint64_t stream, std::uint64_t index) const noexcept {
+  return unit(bits(stream, index));
+}
 
 double Rng::normal(std::uint64_t stream, std::uint64_t index) const noexcept {  // Box-Muller
   auto p = k::philox(seed, stream, index);

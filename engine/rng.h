@@ -1,5 +1,5 @@
-// Random numbers as a pure function of (seed, stream, index): equal on every device, for any rank count and after a
-// resume, with no generator state to save.
+// Random numbers as a pure function of (seed, stream, index): equal on every device, for any rank count and
+// after a resume, with no generator state to save.
 #pragma once
 #include <cstdint>
 #include <string_view>

@@ -17,7 +17,7 @@ double Schedule::rate(std::int64_t step) const noexcept {
   if (step <= warmup) return peak * double(step) / double(warmup);
   const double after = double(std::max<std::int64_t>(steps - warmup, 1));
   const double progress = std::min(1.0, double(step - warmup) / after);  // (0, 1]
-  double share = 1;                                                      // of the way from final_fraction to 1
+  double share = 1;  // of the way from final_fraction to 1
   switch (kind) {
     case Kind::cosine: share = 0.5 * (1 + std::cos(std::numbers::pi * progress)); break;
     case Kind::linear: share = 1 - progress; break;
@@ -35,7 +35,8 @@ double Schedule::rate(std::int64_t step) const noexcept {
 
 Schedule::Kind parse_schedule(std::string_view name) {
   const auto found = std::find(kNames.begin(), kNames.end(), name);
-  require(found != kNames.end(), Exit::usage, "--schedule {}: expected cosine, wsd, linear or constant", name);
+  require(found != kNames.end(), Exit::usage, "--schedule {}: expected cosine, wsd, linear or constant",
+          name);
   return Schedule::Kind(found - kNames.begin());
 }
 

@@ -8,15 +8,15 @@ namespace engine {
 
 struct Schedule {
   enum class Kind : std::uint8_t {
-    cosine,    // half a cosine from the peak to final_fraction of it
-    wsd,       // stable, then over the last fifth of the steps down by 1 - sqrt(progress) (Hägele et al. 2024)
-    linear,    // straight to final_fraction
+    cosine,  // half a cosine from the peak to final_fraction of it
+    wsd,     // stable, then over the last fifth of the steps down by 1 - sqrt(progress) (Hägele et al. 2024)
+    linear,  // straight to final_fraction
     constant,  // the peak
   };
   Kind kind = Kind::cosine;
   double peak = 6e-4;
   std::int64_t steps = 2000,
-               warmup = 100;  // the first `warmup` steps rise linearly, the step after them is at the peak
+               warmup = 100;  // the first `warmup` steps rise linearly, the last of them is at the peak
   double final_fraction = 0.1;
 
   double rate(std::int64_t step) const noexcept;  // of step 1, 2, ..., steps

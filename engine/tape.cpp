@@ -38,7 +38,8 @@ void Tape::record(const char* op, std::initializer_list<Tensor*> outputs, Backwa
   nodes_.push_back(std::move(node));
 }
 
-// A value of another tape must never collect a gradient here: inside recompute() that would send it to a stranger.
+// A value of another tape must never collect a gradient here: inside recompute() that would send it to a
+// stranger.
 Tensor& Tape::gradient(const Slot& x) {
   if (x.tape != serial_) throw std::logic_error("tape: this value was recorded on another tape");
   return gradients_[std::size_t(x.id)];
@@ -79,7 +80,8 @@ k::Grad Back::into(const Slot& x) {
   }
   if (!g.unique()) {  // someone else still reads it: copy before adding
     Tensor mine = tape_.make(g.shape(), g.dtype());
-    launch("gradient copy", k::Accumulate{.y = {mine.data(), mine.dtype(), false}, .x = g, .count = g.numel()});
+    launch("gradient copy",
+           k::Accumulate{.y = {mine.data(), mine.dtype(), false}, .x = g, .count = g.numel()});
     g = mine;
   }
   return {g.data(), g.dtype(), true};

@@ -1,5 +1,5 @@
-// Reverse-mode differentiation over a tape of closures. An op computes its output, then records how gradients flow
-// back; what that closure captures is what is saved for the backward pass, and nothing else is.
+// Reverse-mode differentiation over a tape of closures. An op computes its output, then records how gradients
+// flow back; what that closure captures is what is saved for the backward pass, and nothing else is.
 #pragma once
 #include <functional>
 #include <initializer_list>
@@ -18,7 +18,8 @@ struct Context {  // what a step runs on; passed along, never global
 
   Device device() const noexcept { return stream.device(); }
 
-  // The one place that runs a kernel: device choice, rehearsal (nothing runs without memory) and error context.
+  // The one place that runs a kernel: device choice, rehearsal (nothing runs without memory) and error
+  // context.
   template <class P> void launch(const char* op, const P& p) {
     launches++;
     if (!arena.committed()) return;
@@ -40,8 +41,8 @@ class Back {  // one node's view of the backward pass
  public:
   const Tensor& dy(std::size_t i = 0) const { return dy_[i]; }  // dL/d(output i); empty if nothing reached it
   Tensor take(std::size_t i = 0) { return std::move(dy_[i]); }  // the same, giving up this node's hold on it
-  k::Grad into(const Slot&);          // where to write dL/dx: new memory, or add to what is there; null if unwanted
-  k::Grad into(Param&);               // = on the step's first write, += afterwards
+  k::Grad into(const Slot&);  // where to write dL/dx: new memory, or add to what is there; null if unwanted
+  k::Grad into(Param&);       // = on the step's first write, += afterwards
   void pass(const Slot&, Tensor dy);  // dL/dx += dy, sharing dy's memory when x has none yet
   Tensor scratch(Shape, DType = DType::f32);
   template <class P> void launch(const char* op, const P& p);
@@ -54,7 +55,8 @@ class Back {  // one node's view of the backward pass
   std::vector<Tensor> dy_;
 };
 
-k::Grad param_grad(Param&);  // what Back::into(Param&) gives; for ops that finish a gradient in their forward pass
+k::Grad param_grad(
+    Param&);  // what Back::into(Param&) gives; for ops that finish a gradient in their forward pass
 
 class Tape {
  public:

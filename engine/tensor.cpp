@@ -39,9 +39,6 @@ Tensor Tensor::persistent(Device device, Shape shape, DType dtype) {
   t.dtype_ = dtype;
   t.memory_ = std::make_shared<Memory>();
   t.memory_->own = allocate(device, t.bytes());
-  Stream stream(device);
-  stream.fill(t.data(), 0, t.bytes());
-  stream.wait();
   return t;
 }
 

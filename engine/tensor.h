@@ -26,8 +26,8 @@ struct Shape {
 };
 std::string to_string(const Shape&);  // "[4, 256, 512]"
 
-// Where a value's gradient goes: its identity without its memory. A closure that only routes a gradient captures
-// this.
+// Where a value's gradient goes: its identity without its memory. A closure that only routes a gradient
+// captures this.
 struct Slot {
   unsigned tape = 0;
   int id = -1;  // -1: not differentiable
@@ -39,7 +39,8 @@ struct Slot {
 class Tensor {
  public:
   Tensor() = default;
-  static Tensor persistent(Device, Shape, DType);  // outside the arena: parameters, inputs, caches; zero-filled
+  static Tensor persistent(Device, Shape,
+                           DType);  // outside the arena: parameters, inputs, caches; zero-filled
   static Tensor in_arena(Arena&, Shape, DType);
 
   const Shape& shape() const noexcept { return shape_; }
@@ -59,8 +60,9 @@ class Tensor {
   operator Slot() const noexcept { return {tape_, id_, shape_, dtype_}; }
   bool unique() const noexcept { return memory_.use_count() == 1; }
 
-  std::vector<float> to_host(Stream&) const;           // tests and logging: waits; f32 and bf16
-  void from_host(const float* values, Stream&) const;  // f32 and bf16 (rounded); the stream is idle afterwards
+  std::vector<float> to_host(Stream&) const;  // tests and logging: waits; f32 and bf16
+  void from_host(const float* values,
+                 Stream&) const;  // f32 and bf16 (rounded); the stream is idle afterwards
 
  private:
   struct Memory;

@@ -9,8 +9,9 @@
 namespace k {
 namespace {
 constexpr std::int64_t kColumns = 512;  // of a column sum at once
-constexpr std::int64_t kRowBlock = 64;  // rows summed before adding to the total: rounding grows with both, not all
-constexpr std::int64_t kRun = 1024;     // squares summed in fp32 before adding to fp64
+constexpr std::int64_t kRowBlock =
+    64;  // rows summed before adding to the total: rounding grows with both, not all
+constexpr std::int64_t kRun = 1024;  // squares summed in fp32 before adding to fp64
 }  // namespace
 
 Cost cost(const Accumulate& p) {
@@ -55,15 +56,16 @@ Status run(Cpu, const ColumnSum& p) noexcept {
   if (!all_f32(p.y.t, p.x.t)) return unsupported_dtype();
   if (!p.y.p) return {};
   float* y = f32(p.y);
-  // Columns do not meet, so their split may depend on the threads: wide, for long reads, but enough for everyone.
+  // Columns do not meet, so their split may depend on the threads: wide, for long reads, but enough for
+  // everyone.
   const std::int64_t share = (p.dim + omp_get_max_threads() - 1) / omp_get_max_threads();
   const std::int64_t columns = std::min(kColumns, (share + 15) / 16 * 16);
 #pragma omp parallel for schedule(static) if (p.rows * p.dim >= kParallelFrom)
   for (std::int64_t first = 0; first < p.dim; first += columns) {
     const std::int64_t width = std::min(columns, p.dim - first);
-    float total[kColumns] = {};
+    alignas(64) float total[kColumns] = {};
     for (std::int64_t r0 = 0; r0 < p.rows; r0 += kRowBlock) {
-      float block[kColumns] = {};
+      alignas(64) float block[kColumns] = {};
       for (std::int64_t r = r0; r < std::min(p.rows, r0 + kRowBlock); r++) {
         const float* x = f32(p.x) + r * p.dim + first;
 #pragma omp simd

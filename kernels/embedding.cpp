@@ -27,14 +27,16 @@ Status run(Cpu, const EmbeddingForward& p) noexcept {
   return {};
 }
 
-// Each thread owns a range of columns and walks all rows in order: no sorting, no conflicts, one order of sums.
+// Each thread owns a range of columns and walks all rows in order: no sorting, no conflicts, one order of
+// sums.
 Status run(Cpu, const EmbeddingBackward& p) noexcept {
   if (!all_f32(p.dtable.t, p.dy.t)) return unsupported_dtype();
   if (!p.dtable.p) return {};
   float* table = f32(p.dtable);
   if (!p.dtable.add) {
 #pragma omp parallel for schedule(static) if (p.vocab * p.dim >= kParallelFrom)
-    for (std::int64_t v = 0; v < p.vocab; v++) std::memset(table + v * p.dim, 0, std::size_t(p.dim) * sizeof(float));
+    for (std::int64_t v = 0; v < p.vocab; v++)
+      std::memset(table + v * p.dim, 0, std::size_t(p.dim) * sizeof(float));
   }
 #pragma omp parallel if (p.rows * p.dim >= kParallelFrom)
   {

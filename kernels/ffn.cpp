@@ -1,26 +1,37 @@
 #include "kernels/ffn.h"
 
-#include <algorithm>
-
 #include "kernels/cpu.h"
 #include "kernels/vector_math.h"
 
 namespace k {
 namespace {
 
-// Two loops rather than a choice inside one, so that overwriting does not read.
-template <class F> void write(Grad g, std::int64_t first, std::int64_t count, F value) {
-  float* d = f32(g) + first;
-  if (g.add) {
-#pragma omp simd
-    for (std::int64_t i = 0; i < count; i++) d[i] += value(i);
-  } else {
-#pragma omp simd
-    for (std::int64_t i = 0; i < count; i++) d[i] = value(i);
+template <bool add> void put(float& d, float value) {
+  if constexpr (add) d += value;
+  else d = value;
+}
+
+template <bool add> void gelu_backward(float* dx, const float* dy, const float* x, std::int64_t count) {
+#pragma omp parallel for simd schedule(static) if (count >= kParallelFrom)
+  for (std::int64_t i = 0; i < count; i++) {
+    const Normal at = normal_f32(x[i]);
+    put<add>(dx[i], dy[i] * (at.below + x[i] * at.density));
   }
 }
 
-constexpr std::int64_t kBlock = 4096;  // elements a thread takes at once
+template <bool add> void swiglu_backward(const SwiGluBackward& p) {
+#pragma omp parallel for schedule(static) if (p.rows * p.dim >= kParallelFrom)
+  for (std::int64_t r = 0; r < p.rows; r++) {
+    const float *gate = f32(p.x) + r * 2 * p.dim, *up = gate + p.dim, *dy = f32(p.dy) + r * p.dim;
+    float *dgate = f32(p.dx) + r * 2 * p.dim, *dup = dgate + p.dim;
+#pragma omp simd
+    for (std::int64_t c = 0; c < p.dim; c++) {
+      const float s = sigmoid_f32(gate[c]);
+      put<add>(dgate[c], dy[c] * up[c] * s * (1.f + gate[c] * (1.f - s)));
+      put<add>(dup[c], dy[c] * gate[c] * s);
+    }
+  }
+}
 
 }  // namespace
 
@@ -53,14 +64,8 @@ Status run(Cpu, const GeluForward& p) noexcept {
 Status run(Cpu, const GeluBackward& p) noexcept {
   if (!all_f32(p.dx.t, p.dy.t, p.x.t)) return unsupported_dtype();
   if (!p.dx.p) return {};
-#pragma omp parallel for schedule(static) if (p.count >= kParallelFrom)
-  for (std::int64_t first = 0; first < p.count; first += kBlock) {
-    const float *x = f32(p.x) + first, *dy = f32(p.dy) + first;
-    write(p.dx, first, std::min(kBlock, p.count - first), [=](std::int64_t i) {
-      const Normal at = normal_f32(x[i]);
-      return dy[i] * (at.below + x[i] * at.density);
-    });
-  }
+  const auto backward = p.dx.add ? gelu_backward<true> : gelu_backward<false>;
+  backward(f32(p.dx), f32(p.dy), f32(p.x), p.count);
   return {};
 }
 
@@ -79,16 +84,7 @@ Status run(Cpu, const SwiGluForward& p) noexcept {
 Status run(Cpu, const SwiGluBackward& p) noexcept {
   if (!all_f32(p.dx.t, p.dy.t, p.x.t)) return unsupported_dtype();
   if (!p.dx.p) return {};
-#pragma omp parallel for schedule(static) if (p.rows * p.dim >= kParallelFrom)
-  for (std::int64_t r = 0; r < p.rows; r++) {
-    const std::int64_t at = r * 2 * p.dim;
-    const float *gate = f32(p.x) + at, *up = gate + p.dim, *dy = f32(p.dy) + r * p.dim;
-    write(p.dx, at, p.dim, [=](std::int64_t c) {
-      const float s = sigmoid_f32(gate[c]);
-      return dy[c] * up[c] * s * (1.f + gate[c] * (1.f - s));
-    });
-    write(p.dx, at + p.dim, p.dim, [=](std::int64_t c) { return dy[c] * gate[c] * sigmoid_f32(gate[c]); });
-  }
+  p.dx.add ? swiglu_backward<true>(p) : swiglu_backward<false>(p);
   return {};
 }
 

@@ -11,8 +11,9 @@
 namespace k {
 namespace {
 
-// CBLAS splits a product by the number of threads, and with it the order of its sums. So the split is made here, from
-// the shape alone, and each tile is one single-threaded call: the same bits for any number of threads.
+// CBLAS splits a product by the number of threads, and with it the order of its sums. So the split is made
+// here, from the shape alone, and each tile is one single-threaded call: the same bits for any number of
+// threads.
 struct Tiles {
   std::int64_t rows = 256, columns = 512;  // measured: within 5% of one large call
   Tiles(std::int64_t m, std::int64_t n) {
@@ -22,7 +23,8 @@ struct Tiles {
   std::int64_t count(std::int64_t m, std::int64_t n) const { return pieces(m, rows) * pieces(n, columns); }
 };
 
-constexpr int kMostCallers = 64;  // OpenBLAS aborts when more threads than it was built for ask for its buffers
+constexpr int kMostCallers =
+    64;  // OpenBLAS aborts when more threads than it was built for ask for its buffers
 
 void add_or_set(float* d, const float* x, std::int64_t n, bool add) {
   if (add) {
@@ -52,7 +54,8 @@ bool start(const MatMul& p, std::int64_t row, std::int64_t column, std::int64_t 
 
 Cost cost(const MatMul& p) {
   double m = double(p.m), n = double(p.n), inner = double(p.k);
-  double bytes = m * inner * double(size_of(p.a.t)) + inner * n * double(size_of(p.b.t)) + traffic(p.d, m * n);
+  double bytes =
+      m * inner * double(size_of(p.a.t)) + inner * n * double(size_of(p.b.t)) + traffic(p.d, m * n);
   if (p.residual.p) bytes += m * n * double(size_of(p.residual.t));
   if (p.bias.p) bytes += n * double(size_of(p.bias.t));
   return {2 * m * n * inner, bytes};
@@ -69,10 +72,12 @@ Status run(Cpu, const MatMul& p) noexcept {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
   for (std::int64_t tile = 0; tile < down * across; tile++) {
     const std::int64_t row = tile / across * tiles.rows, column = tile % across * tiles.columns;
-    const std::int64_t rows = std::min(tiles.rows, p.m - row), columns = std::min(tiles.columns, p.n - column);
+    const std::int64_t rows = std::min(tiles.rows, p.m - row),
+                       columns = std::min(tiles.columns, p.n - column);
     const bool add = start(p, row, column, rows, columns);
-    cblas_sgemm(CblasRowMajor, p.transpose_a ? CblasTrans : CblasNoTrans, p.transpose_b ? CblasTrans : CblasNoTrans,
-                int(rows), int(columns), int(p.k), 1.f, f32(p.a) + (p.transpose_a ? row : row * p.k), int(a_stride),
+    cblas_sgemm(CblasRowMajor, p.transpose_a ? CblasTrans : CblasNoTrans,
+                p.transpose_b ? CblasTrans : CblasNoTrans, int(rows), int(columns), int(p.k), 1.f,
+                f32(p.a) + (p.transpose_a ? row : row * p.k), int(a_stride),
                 f32(p.b) + (p.transpose_b ? column * p.k : column), int(b_stride), add ? 1.f : 0.f,
                 f32(p.d) + row * p.n + column, int(p.n));
   }

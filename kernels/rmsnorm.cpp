@@ -1,5 +1,6 @@
 #include "kernels/rmsnorm.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/cpu.h"
@@ -9,8 +10,8 @@ namespace {
 
 constexpr std::int64_t kColumns = 64;
 
-// dx of one row, and what the row adds to dw.
-void backward_row(const RmsNormBackward& p, std::int64_t r, float* partial, bool first) {
+// dx of one row; adds to the partial sum of dw.
+void backward_row(const RmsNormBackward& p, std::int64_t r, float* partial) {
   const std::int64_t dim = p.dim;
   const float *dy = f32(p.dy) + r * dim, *x = f32(p.x) + r * dim, *w = f32(p.w);
   const float rstd = p.rstd[r];
@@ -19,7 +20,7 @@ void backward_row(const RmsNormBackward& p, std::int64_t r, float* partial, bool
   for (std::int64_t c = 0; c < dim; c++) {
     const float product = dy[c] * x[c];
     dot += product * w[c];
-    partial[c] = first ? product * rstd : partial[c] + product * rstd;
+    partial[c] += product * rstd;
   }
   if (!p.dx.p) return;
   float* dx = f32(p.dx) + r * dim;
@@ -37,13 +38,14 @@ void backward_row(const RmsNormBackward& p, std::int64_t r, float* partial, bool
 
 Cost cost(const RmsNormForward& p) {
   double n = double(p.rows) * double(p.dim);
-  return {4 * n,
-          n * double(size_of(p.x.t) + size_of(p.y.t)) + double(p.dim) * double(size_of(p.w.t)) + 4 * double(p.rows)};
+  return {4 * n, n * double(size_of(p.x.t) + size_of(p.y.t)) + double(p.dim) * double(size_of(p.w.t)) +
+                     4 * double(p.rows)};
 }
 Cost cost(const RmsNormBackward& p) {
   double n = double(p.rows) * double(p.dim);
-  return {10 * n, n * double(size_of(p.dy.t) + size_of(p.x.t)) + traffic(p.dx, n) + traffic(p.dw, double(p.dim)) +
-                      double(p.dim) * double(size_of(p.w.t)) + 4 * double(p.rows)};
+  return {10 * n, n * double(size_of(p.dy.t) + size_of(p.x.t)) + traffic(p.dx, n) +
+                      traffic(p.dw, double(p.dim)) + double(p.dim) * double(size_of(p.w.t)) +
+                      4 * double(p.rows)};
 }
 
 Status run(Cpu, const RmsNormForward& p) noexcept {
@@ -70,8 +72,11 @@ Status run(Cpu, const RmsNormBackward& p) noexcept {
 #pragma omp parallel for schedule(static) if (p.rows * p.dim >= kParallelFrom)
   for (std::int64_t g = 0; g < groups; g++) {
     // the rows with r * groups / rows == g
-    const std::int64_t begin = (g * p.rows + groups - 1) / groups, end = ((g + 1) * p.rows + groups - 1) / groups;
-    for (std::int64_t r = begin; r < end; r++) backward_row(p, r, p.partial + g * p.dim, r == begin);
+    const std::int64_t begin = (g * p.rows + groups - 1) / groups,
+                       end = ((g + 1) * p.rows + groups - 1) / groups;
+    float* partial = p.partial + g * p.dim;
+    std::fill_n(partial, p.dim, 0.f);
+    for (std::int64_t r = begin; r < end; r++) backward_row(p, r, partial);
   }
   if (!p.dw.p) return {};
   float* dw = f32(p.dw);

@@ -14,8 +14,8 @@ struct RmsNormForward {
   float eps;
 };
 
-// dw sums over rows in two steps, first within `groups` ranges of rows (row r belongs to group r * groups / rows),
-// then over groups in order, so that its bits depend on the shape alone.
+// dw sums over rows in two steps, first within `groups` ranges of rows (row r belongs to group r * groups /
+// rows), then over groups in order, so that its bits depend on the shape alone.
 struct RmsNormBackward {
   Grad dx, dw;     // [rows, dim], [dim]
   float* partial;  // scratch [rmsnorm_groups(rows), dim]

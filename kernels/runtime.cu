@@ -26,9 +26,11 @@ std::string cuda_device_name(int device) {
   return properties.name;
 }
 
-Status cuda_allocate(int device, std::size_t bytes, void** at) noexcept {
+Status cuda_allocate_zeroed(int device, std::size_t bytes, void** at) noexcept {
   if (auto status = status_of(cudaSetDevice(device)); !status.ok()) return status;
-  return status_of(cudaMalloc(at, bytes));
+  if (auto status = status_of(cudaMalloc(at, bytes)); !status.ok()) return status;
+  if (auto status = status_of(cudaMemset(*at, 0, bytes)); !status.ok()) return status;
+  return status_of(cudaDeviceSynchronize());  // the streams do not wait for the default one
 }
 
 void cuda_free(void* at) noexcept { cudaFree(at); }

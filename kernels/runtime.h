@@ -1,5 +1,5 @@
-// CUDA's runtime without CUDA's headers: memory, streams, copies, cards. Implemented in runtime.cu, for CUDA builds
-// only.
+// CUDA's runtime without CUDA's headers: memory, streams, copies, cards. Implemented in runtime.cu, for CUDA
+// builds only.
 #pragma once
 #include <cstddef>
 #include <string>
@@ -10,7 +10,7 @@ namespace k {
 
 int cuda_device_count() noexcept;  // 0 without a driver or a card
 std::string cuda_device_name(int device);
-Status cuda_allocate(int device, std::size_t bytes, void** at) noexcept;
+Status cuda_allocate_zeroed(int device, std::size_t bytes, void** at) noexcept;
 void cuda_free(void* at) noexcept;
 Status cuda_stream_create(int device, void** stream) noexcept;
 void cuda_stream_destroy(void* stream) noexcept;

@@ -1,5 +1,5 @@
-// Elementary functions as straight-line code, so that a loop over them becomes vector instructions (libm's are
-// calls). NaN gives NaN. Needs IEEE rounding: do not compile with -ffast-math.
+// Elementary functions as straight-line code, so that a loop over them becomes vector instructions (libm's
+// are calls). NaN gives NaN. Needs IEEE rounding: do not compile with -ffast-math.
 #pragma once
 #include <bit>
 #include <cmath>
@@ -24,14 +24,11 @@ inline float exp_in_range(float x) noexcept {
   return p * std::bit_cast<float>((std::bit_cast<std::uint32_t>(shifted) + 127u) << 23);  // p * 2^n
 }
 
-// The same for any x: 0 below -87.3, infinity above 88.
+// The same for any x: 0 below -87.3, infinity above 88. NaN stays NaN.
 inline float exp_f32(float x) noexcept {
-  const float kLow = -87.3f, kHigh = 88.f;
-  float inside = x < kLow ? kLow : x;
-  inside = inside > kHigh ? kHigh : inside;
-  float y = exp_in_range(inside);
-  y = x < kLow ? 0.f : y;
-  return x > kHigh ? std::bit_cast<float>(0x7f800000u) : y;
+  float y = exp_in_range(x);
+  y = x < -87.3f ? 0.f : y;
+  return x > 88.f ? std::bit_cast<float>(0x7f800000u) : y;
 }
 
 inline float sigmoid_f32(float x) noexcept { return 1.f / (1.f + exp_f32(-x)); }
@@ -41,8 +38,8 @@ struct Normal {
 };
 
 // Phi(-a) = phi(a) M(a), a >= 0. Mills' ratio M is smooth: M(a) sqrt(2 pi)^-1 (a + 3.5) is a polynomial in
-// q = (a - 3.5) / (a + 3.5) to 7e-9 relative on [0, 14.5] (Remez), so the lower tail keeps its relative precision,
-// which (1 + erf) / 2 loses.
+// q = (a - 3.5) / (a + 3.5) to 7e-9 relative on [0, 14.5] (Remez), so the lower tail keeps its relative
+// precision, which (1 + erf) / 2 loses.
 inline Normal normal_f32(float x) noexcept {
   float a = std::fabs(x);
   a = a > 13.2f ? 13.2f : a;  // beyond, phi is below the smallest normal number

@@ -1,8 +1,8 @@
 // One description of an op, turned into every check that an op must pass.
 //
-// check() runs the op as a training step does (rehearse, commit, run) and compares it with a float64 reference:
-// the output directly, the gradients of all inputs and parameters with central differences of the reference. All
-// memory the op did not write itself holds NaN, in and around every tensor.
+// check() runs the op as a training step does (rehearse, commit, run) and compares it with a float64
+// reference: the output directly, the gradients of all inputs and parameters with central differences of the
+// reference. All memory the op did not write itself holds NaN, in and around every tensor.
 #pragma once
 #include <doctest/doctest.h>
 #include <omp.h>
@@ -69,7 +69,8 @@ template <class F> auto on_threads(int threads, F f) {
 // A persistent tensor between two bands of NaN, which nobody may write.
 class Guarded {
  public:
-  Guarded(engine::Device device, engine::Shape shape, engine::Stream& stream) : stream_(stream), shape_(shape) {
+  Guarded(engine::Device device, engine::Shape shape, engine::Stream& stream)
+      : stream_(stream), shape_(shape) {
     whole_ = engine::Tensor::persistent(device, {shape.numel() + 2 * kBand}, engine::DType::f32);
     poison();
   }
@@ -81,7 +82,8 @@ class Guarded {
   }
   bool bands_intact() const {
     const std::vector<float> all = whole_.to_host(stream_), poison(kBand, std::bit_cast<float>(~0u));
-    return same_bits({all.begin(), all.begin() + kBand}, poison) && same_bits({all.end() - kBand, all.end()}, poison);
+    return same_bits({all.begin(), all.begin() + kBand}, poison) &&
+           same_bits({all.end() - kBand, all.end()}, poison);
   }
 
  private:
@@ -115,7 +117,8 @@ class OpCheck {
   OpCheck(const OpCase& c, engine::Device device) : case_(c), stream_(device) {
     unsigned seed = 1;
     auto place = [&](const OpCase::Random& random) {
-      values_.push_back(random_values(std::size_t(random.shape.numel()), seed++, random.mean, random.deviation));
+      values_.push_back(
+          random_values(std::size_t(random.shape.numel()), seed++, random.mean, random.deviation));
       memory_.emplace_back(device, random.shape, stream_).set(values_.back());
     };
     for (const auto& random : c.inputs) {
@@ -132,7 +135,8 @@ class OpCheck {
       given_.params.push_back(&p);
     }
     for (const auto& ids : c.ids) {
-      given_.ids.push_back(engine::Tensor::persistent(device, {std::int64_t(ids.size())}, engine::DType::i32));
+      given_.ids.push_back(
+          engine::Tensor::persistent(device, {std::int64_t(ids.size())}, engine::DType::i32));
       stream_.copy(given_.ids.back().data(), ids.data(), ids.size() * sizeof(std::int32_t));
       stream_.wait();
     }
@@ -143,7 +147,8 @@ class OpCheck {
   void run() {
     INFO(case_.name);
     const Result one = on_threads(1, [&] { return train(1, 1); });
-    const Result two = on_threads(2, [&] { return train(1, 1); }), again = on_threads(2, [&] { return train(1, 1); });
+    const Result two = on_threads(2, [&] { return train(1, 1); }),
+                 again = on_threads(2, [&] { return train(1, 1); });
     const Result twice_used = train(2, 1), two_passes = train(1, 2);
 
     CHECK(relative_error(one.y, case_.reference(values_)) < kForwardBound);
@@ -175,7 +180,8 @@ class OpCheck {
     std::vector<std::vector<float>> gradients;  // of the inputs, then the params
   };
 
-  // `uses` of the op on the same values within one tape, added up; `passes` steps that add to the params' gradients.
+  // `uses` of the op on the same values within one tape, added up; `passes` steps that add to the params'
+  // gradients.
   Result train(int uses, int passes) {
     engine::Arena arena(stream_.device());
     engine::Context context{stream_, arena};
@@ -231,8 +237,9 @@ class OpCheck {
     return y;
   }
 
-  // The derivative of the weighted sum of outputs along directions: every unit vector of a small tensor; of a large
-  // one random signs, along which the mean square of <error, direction> is the square of the error's norm.
+  // The derivative of the weighted sum of outputs along directions: every unit vector of a small tensor; of a
+  // large one random signs, along which the mean square of <error, direction> is the square of the error's
+  // norm.
   void check_against_differences(const Result& result) {
     std::mt19937 bits(7);
     for (std::size_t i = 0; i < values_.size(); i++) {

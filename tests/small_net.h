@@ -67,12 +67,13 @@ class SmallNet {
         namespace ops = engine::ops;
         const std::size_t first = std::size_t(3 * l);
         engine::Param &norm = params_[first], &up = params_[first + 1], &down = params_[first + 2];
-        return ops::linear_add(t, ops::swiglu(t, ops::linear(t, ops::rmsnorm(t, in, norm, 1e-6f), up)), down, nullptr,
-                               in);
+        return ops::linear_add(t, ops::swiglu(t, ops::linear(t, ops::rmsnorm(t, in, norm, 1e-6f), up)), down,
+                               nullptr, in);
       };
       x = recompute ? engine::ops::recompute(tape, x, block) : block(tape, x);
     }
-    const engine::Tensor loss = engine::ops::linear_cross_entropy(tape, x, params_.back(), targets_, kVocab, 0.1f);
+    const engine::Tensor loss =
+        engine::ops::linear_cross_entropy(tape, x, params_.back(), targets_, kVocab, 0.1f);
     x = {};
     tape.backward(loss);
     Step result{loss.data(), context.launches, context.arena.peak(), {}, {}};

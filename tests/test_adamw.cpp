@@ -11,7 +11,8 @@ namespace {
 struct State {
   std::vector<float> value, m, v, grad;
 
-  explicit State(std::int64_t count) : m(std::size_t(count)), v(std::size_t(count)), grad(std::size_t(count)) {
+  explicit State(std::int64_t count)
+      : m(std::size_t(count)), v(std::size_t(count)), grad(std::size_t(count)) {
     const Doubles x = tests::random_values(std::size_t(count), 1);
     value.assign(x.begin(), x.end());
   }
@@ -68,8 +69,8 @@ TEST_CASE("AdamW follows its formula, clipping or not, decaying the first part o
             const double g = double(state.grad[i]) * scale;
             m[i] = beta1 * m[i] + (1 - beta1) * g;
             v[i] = beta2 * v[i] + (1 - beta2) * g * g;
-            const double direction =
-                m[i] / (1 - std::pow(beta1, step)) / (std::sqrt(v[i] / (1 - std::pow(beta2, step))) + double(1e-8f));
+            const double direction = m[i] / (1 - std::pow(beta1, step)) /
+                                     (std::sqrt(v[i] / (1 - std::pow(beta2, step))) + double(1e-8f));
             const double decay = std::int64_t(i) < decayed ? double(0.1f) : 0;
             value[i] -= rate * (direction + decay * value[i]);
           }

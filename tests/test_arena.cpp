@@ -12,7 +12,8 @@ using engine::Device;
 
 namespace {
 
-// Takes and gives drawn at random; checks every take against the blocks alive then. Returns the offsets in order.
+// Takes and gives drawn at random; checks every take against the blocks alive then. Returns the offsets in
+// order.
 std::vector<std::size_t> random_life(Arena& arena, unsigned seed, int events) {
   std::mt19937 bits(seed);
   std::vector<std::pair<std::size_t, std::size_t>> live;
@@ -23,7 +24,8 @@ std::vector<std::size_t> random_life(Arena& arena, unsigned seed, int events) {
       const std::size_t bytes = bits() % 3 ? bits() % 3000 : bits() % 100000;
       const std::size_t at = arena.take(bytes);
       misplaced |= at % 256 != 0 || at + bytes > arena.peak();
-      for (auto [first, size] : live) overlap |= at < first + size && first < at + std::max<std::size_t>(bytes, 1);
+      for (auto [first, size] : live)
+        overlap |= at < first + size && first < at + std::max<std::size_t>(bytes, 1);
       live.emplace_back(at, std::max<std::size_t>(bytes, 1));
       offsets.push_back(at);
     } else {
@@ -42,7 +44,8 @@ std::vector<std::size_t> random_life(Arena& arena, unsigned seed, int events) {
 
 }  // namespace
 
-TEST_CASE("arena: blocks alive at once never overlap; the same events give the same offsets, rehearsing or not") {
+TEST_CASE(
+    "arena: blocks alive at once never overlap; the same events give the same offsets, rehearsing or not") {
   for (unsigned seed = 1; seed <= 20; seed++) {
     CAPTURE(seed);
     Arena arena{Device{}}, other{Device{}};

@@ -1,5 +1,9 @@
 #include "kernels/basic.h"
 
+#include "kernels/embedding.h"
+#include "kernels/ffn.h"
+#include "kernels/matmul.h"
+#include "kernels/rmsnorm.h"
 #include "tests/op_case.h"
 
 using namespace engine;
@@ -34,7 +38,8 @@ TEST_CASE("add refuses different shapes") {
   Arena arena{Device{}};
   Context context{stream, arena};
   Tape tape(context);
-  CHECK_THROWS_WITH_AS(ops::add(tape, tape.make({2, 3}), tape.make({3, 2})), "add: [2, 3] and [3, 2] differ", Error);
+  CHECK_THROWS_WITH_AS(ops::add(tape, tape.make({2, 3}), tape.make({3, 2})), "add: [2, 3] and [3, 2] differ",
+                       Error);
 }
 
 TEST_CASE("accumulate sets or adds") {
@@ -101,8 +106,35 @@ TEST_CASE("sum of squares does not depend on threads") {
   Doubles partial(2);
   double total = 0;
   REQUIRE(
-      run(k::Cpu{}, k::SumSquares{.sum = &total, .partial = partial.data(), .x = {x.data()}, .count = 70000}).ok());
+      run(k::Cpu{}, k::SumSquares{.sum = &total, .partial = partial.data(), .x = {x.data()}, .count = 70000})
+          .ok());
   CHECK(std::isnan(total));
+}
+
+TEST_CASE("a gradient nobody wants is not written") {
+  const std::vector<float> x(6, 1.f);
+  const std::vector<std::int32_t> ids(2, 0);
+  const k::In in{x.data()};
+  const k::Cpu cpu;
+  CHECK(run(cpu, k::Accumulate{.y = {}, .x = in, .count = 6}).ok());
+  CHECK(run(cpu, k::ColumnSum{.y = {}, .x = in, .rows = 2, .dim = 3}).ok());
+  CHECK(run(cpu, k::MatMul{.d = {}, .a = in, .b = in, .m = 2, .n = 2, .k = 3}).ok());
+  CHECK(run(cpu, k::GeluBackward{.dx = {}, .dy = in, .x = in, .count = 6}).ok());
+  CHECK(run(cpu, k::SwiGluBackward{.dx = {}, .dy = in, .x = in, .rows = 1, .dim = 3}).ok());
+  CHECK(run(cpu,
+            k::EmbeddingBackward{.dtable = {}, .dy = in, .ids = ids.data(), .rows = 2, .vocab = 1, .dim = 3})
+            .ok());
+  std::vector<float> partial(3), rstd(2, 1.f);
+  CHECK(run(cpu, k::RmsNormBackward{.dx = {},
+                                    .dw = {},
+                                    .partial = partial.data(),
+                                    .dy = in,
+                                    .x = in,
+                                    .w = in,
+                                    .rstd = rstd.data(),
+                                    .rows = 2,
+                                    .dim = 3})
+            .ok());
 }
 
 TEST_CASE("kernels refuse a storage type they lack") {

@@ -35,8 +35,9 @@ TEST_CASE("char vocabulary: the fixed entries come first, whatever the text") {
 
 TEST_CASE("char vocabulary: then the most frequent characters, ties by code point, heads before insides") {
   data::CharCounter counter;
-  counter.add("我我我是是他他 éàéà ßßß。。\n");  // é and à fold to ASCII; ß is a letter inside and at the head
-  counter.add("か がか");                        // か three times at a head... of which one is inside
+  counter.add(
+      "我我我是是他他 éàéà ßßß。。\n");  // é and à fold to ASCII; ß is a letter inside and at the head
+  counter.add("か がか");                // が folds to か
   data::CharVocabReport report;
   const auto all = tokens_of(*counter.finish(1000, 1.0, &report));
   CHECK(std::vector<std::string>(all.begin() + kFixed, all.end()) ==
@@ -100,6 +101,7 @@ TEST_CASE("char vocabulary: what it was made from has no unknown words, and merg
   CHECK(counts.unknown == 0);
   CHECK(counts.special_words == 1);
   // lower-cased, without accents, the syllables taken apart into jamo
-  CHECK(vocabulary->decode(ids) == "hello世界,ελλαδα 123 \u1112\u1161\u11ab\u1100\u116e\u11a8\u110b\u1165 "
-                                   "カタカナ ☃ don't世界[MASK]100%");
+  CHECK(vocabulary->decode(ids) ==
+        "hello世界,ελλαδα 123 \u1112\u1161\u11ab\u1100\u116e\u11a8\u110b\u1165 "
+        "カタカナ ☃ don't世界[MASK]100%");
 }

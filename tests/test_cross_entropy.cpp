@@ -7,7 +7,8 @@ using tests::Doubles;
 
 namespace {
 
-const float kNan = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
+const float kNan = std::numeric_limits<float>::quiet_NaN(),
+            kInfinity = std::numeric_limits<float>::infinity();
 
 double log_sum_exp(const double* x, std::int64_t n) {
   const double top = *std::max_element(x, x + n);
@@ -17,7 +18,8 @@ double log_sum_exp(const double* x, std::int64_t n) {
 }
 
 // Each row's loss from h [rows, width] and head [padded, width].
-Doubles losses(const Doubles& h, const Doubles& head, const std::vector<std::int32_t>& targets, std::int64_t vocab) {
+Doubles losses(const Doubles& h, const Doubles& head, const std::vector<std::int32_t>& targets,
+               std::int64_t vocab) {
   const std::size_t rows = targets.size(), width = h.size() / rows;
   Doubles y(rows, 0.0), logits(static_cast<std::size_t>(vocab));
   for (std::size_t r = 0; r < rows; r++) {
@@ -38,7 +40,8 @@ std::vector<std::int32_t> some_targets(std::int64_t rows, std::int64_t vocab) {
   return targets;
 }
 
-void check_linear_cross_entropy(std::int64_t rows, std::int64_t width, std::int64_t vocab, std::int64_t padded) {
+void check_linear_cross_entropy(std::int64_t rows, std::int64_t width, std::int64_t vocab,
+                                std::int64_t padded) {
   const std::vector<std::int32_t> targets = some_targets(rows, vocab);
   tests::check({
       .name = fmt::format("linear cross entropy [{}, {}], {} of {}", rows, width, vocab, padded),
@@ -47,7 +50,8 @@ void check_linear_cross_entropy(std::int64_t rows, std::int64_t width, std::int6
       .ids = {targets},
       .op =
           [=](Tape& t, const auto& given) {
-            return ops::linear_cross_entropy(t, given.inputs[0], *given.params[0], given.ids[0], vocab, 0.37f);
+            return ops::linear_cross_entropy(t, given.inputs[0], *given.params[0], given.ids[0], vocab,
+                                             0.37f);
           },
       .reference = [=](const std::vector<Doubles>& v) { return losses(v[0], v[1], targets, vocab); },
       .own_scale = double(0.37f),
@@ -139,7 +143,8 @@ TEST_CASE("linear cross entropy: what the padding of the head holds does not mat
     std::copy(x.begin(), x.end(), h.f32());
     std::copy(targets.begin(), targets.end(), ids.i32());
     Param head;
-    head.value = Tensor::persistent({}, {8, 3}, DType::f32), head.grad = Tensor::persistent({}, {8, 3}, DType::f32);
+    head.value = Tensor::persistent({}, {8, 3}, DType::f32),
+    head.grad = Tensor::persistent({}, {8, 3}, DType::f32);
     Doubles w = tests::random_values(24, 2);
     std::fill(w.begin() + 15, w.end(), padding);
     std::copy(w.begin(), w.end(), head.value.f32());

@@ -108,7 +108,8 @@ TEST_CASE("documents: abstract dump" *
 TEST_CASE("documents: abstract dump, hostile") {
   const auto doc = [](const std::string& title, const std::string& abstract) {
     return "<doc>\n<title>" + title + "</title>\n<abstract>" + abstract +
-           "</abstract>\n<links>\n<sublink linktype=\"nav\"><anchor>节</anchor></sublink>\n</links>\n</doc>\n";
+           "</abstract>\n<links>\n<sublink "
+           "linktype=\"nav\"><anchor>节</anchor></sublink>\n</links>\n</doc>\n";
   };
   CHECK(texts(read_text("<feed>\n" + doc("T", "&amp;lt; &#x4E2D;&#20013;&#xD800;&#0;&nbsp;&; & <b>x</b>") +
                         "</feed>")) == Texts{"T\n&lt; 中中\uFFFD\uFFFD&nbsp;&; & <b>x</b>"});
@@ -151,7 +152,8 @@ TEST_CASE("documents: JSON layouts") {
   CHECK(texts(read_text("{\"content\":\"a\",\"completion\":\"x\"}\n{\"text\":\"y\",\"content\":\"b\"}\n")) ==
         Texts{"a", "b"});
   CHECK(texts(read_text("{\"x\":1}\n{\"completion\":\"a\"}\n")) == Texts{"a"});
-  CHECK(texts(read_text("{\"\\u6bb5\\u843d\":[{\"行号\":1,\"内容\":\"甲\"},\"乙\",{},3]}\n")) == Texts{"甲\n乙\n"});
+  CHECK(texts(read_text("{\"\\u6bb5\\u843d\":[{\"行号\":1,\"内容\":\"甲\"},\"乙\",{},3]}\n")) ==
+        Texts{"甲\n乙\n"});
   CHECK(read_text("{\"text\":\"a\",\"title\":\"t\"}\n").documents == std::vector<Document>{{"t", "a"}});
   CHECK(texts(read_text("{\"text\":\"\\ud83d\\ude02\\ud83d\\ud83d\\ude02\\ude02\\uD83Dx\"}\n")) ==
         Texts{"😂\uFFFD😂\uFFFD\uFFFDx"});
@@ -159,7 +161,8 @@ TEST_CASE("documents: JSON layouts") {
 
 TEST_CASE("documents: damaged JSON costs its line only") {
   const Collector got = read_text(
-      "{\"text\":\"a\"}\n{\"text\":\"b\n{\"meta\":{\"x\":[1,\n{\"text\":\"c\"}\nplain\n{\"text\":3}\n{\"text\":\"\"}"
+      "{\"text\":\"a\"}\n{\"text\":\"b\n{\"meta\":{\"x\":[1,\n{\"text\":\"c\"}\nplain\n{\"text\":3}\n{"
+      "\"text\":\"\"}"
       "\n"
       "{\"text\":\"d\",}\n{\"text\" \"e\"}\n{\"text\":\"\\u12\"}\n{\"text\":\"f\"}\n{\"text\":\"g\"");
   CHECK(texts(got) == Texts{"a", "c", "f"});

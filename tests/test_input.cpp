@@ -23,7 +23,8 @@ struct Got {
 Got read_all(const std::string& name, data::InputOptions options = {}) {
   Got got;
   try {
-    data::Input input(name, options, ~std::uint64_t{0}, [&](std::string line) { got.warnings.push_back(line); });
+    data::Input input(name, options, ~std::uint64_t{0},
+                      [&](std::string line) { got.warnings.push_back(line); });
     got.format = input.format();
     do {
       got.text += input.window();
@@ -58,7 +59,8 @@ std::string lines(int count) {
 
 }  // namespace
 
-TEST_CASE("input: gzip cases" * doctest::skip(tests::lacks_shared("input: gzip cases", "cases/gzip.expected.json"))) {
+TEST_CASE("input: gzip cases" *
+          doctest::skip(tests::lacks_shared("input: gzip cases", "cases/gzip.expected.json"))) {
   const fs::path cases = tests::shared_data() / "cases";
   const auto expected = nlohmann::json::parse(tests::read_file(cases / "gzip.expected.json"));
   for (const auto& [name, row] : expected.items()) {
@@ -134,8 +136,8 @@ TEST_CASE("input: folders, missing and empty files") {
   tests::write_file(dir / "b/zero", "");
   const std::string root = dir.path().string();
   const auto files = data::expand_inputs({root, "-"});
-  const std::vector<std::string> expected = {root + "/a", root + "/b/c/x", root + "/b/wiki_00", root + "/b/wiki_01",
-                                             "-"};
+  const std::vector<std::string> expected = {root + "/a", root + "/b/c/x", root + "/b/wiki_00",
+                                             root + "/b/wiki_01", "-"};
   CHECK(files == expected);
   const auto code = [](auto f) {
     try {
@@ -169,9 +171,10 @@ TEST_CASE("input: formats are told by content") {
   CHECK(sniff("BZh, der Text").format == InputFormat::plain_text);
   using namespace std::string_view_literals;
   for (const std::string_view foreign :
-       {"BZh91AY&SY12345678"sv, "\x28\xB5\x2F\xFD...."sv, "\xFD\x37zXZ\0...."sv, "PK\x03\x04..."sv, "PAR1..."sv,
-        "<mediawiki xmlns=\"x\">\n<page>"sv, "<doc id=\"1\" url=\"u\" title=\"t\">\n"sv, "\xFF\xFEh\0i\0"sv,
-        "\xFE\xFF\0h\0i"sv, "\x90\0\0\0\0\0\0\0{\"__metadata__\":{\"format\":\"nsa-tokens/1\"}}"sv}) {
+       {"BZh91AY&SY12345678"sv, "\x28\xB5\x2F\xFD...."sv, "\xFD\x37zXZ\0...."sv, "PK\x03\x04..."sv,
+        "PAR1..."sv, "<mediawiki xmlns=\"x\">\n<page>"sv, "<doc id=\"1\" url=\"u\" title=\"t\">\n"sv,
+        "\xFF\xFEh\0i\0"sv, "\xFE\xFF\0h\0i"sv,
+        "\x90\0\0\0\0\0\0\0{\"__metadata__\":{\"format\":\"nsa-tokens/1\"}}"sv}) {
     CAPTURE(foreign);
     const Got got = sniff(foreign);
     CHECK(got.code == 3);
@@ -197,7 +200,8 @@ TEST_CASE("text cut: keeps lines, words, characters and phrases") {
   CHECK(data::safe_cut("x", nullptr) == 1);
   for (const std::string_view text : {"中", "é", "😂", "a"}) {
     CHECK(data::whole_characters(text) == text.size());
-    for (std::size_t cut = 1; cut < text.size(); ++cut) CHECK(data::whole_characters(text.substr(0, cut)) == 0);
+    for (std::size_t cut = 1; cut < text.size(); ++cut)
+      CHECK(data::whole_characters(text.substr(0, cut)) == 0);
   }
   CHECK(data::whole_characters("\x80\x80\x80\x80") == 4);
 }

@@ -68,7 +68,8 @@ struct Product {
 };
 
 // x w^T + bias + residual
-Doubles linear(const Doubles& x, const Doubles& w, const Doubles* bias, const Doubles* residual, std::size_t rows) {
+Doubles linear(const Doubles& x, const Doubles& w, const Doubles* bias, const Doubles* residual,
+               std::size_t rows) {
   const std::size_t in = x.size() / rows, out = w.size() / in;
   Doubles y(rows * out);
   for (std::size_t r = 0; r < rows; r++)
@@ -83,7 +84,8 @@ Doubles linear(const Doubles& x, const Doubles& w, const Doubles* bias, const Do
 }  // namespace
 
 TEST_CASE("matrix product: all transposes, with everything that can be added") {
-  for (auto [m, n, k] : {std::array<std::int64_t, 3>{1, 1, 1}, {3, 5, 7}, {1, 257, 33}, {257, 1, 65}, {33, 257, 129}})
+  for (auto [m, n, k] :
+       {std::array<std::int64_t, 3>{1, 1, 1}, {3, 5, 7}, {1, 257, 33}, {257, 1, 65}, {33, 257, 129}})
     for (int options = 0; options < 32; options++) {
       CAPTURE(m);
       CAPTURE(n);
@@ -106,7 +108,8 @@ TEST_CASE("matrix product: larger than a tile") {
 
 TEST_CASE("matrix product: the same bits for any number of threads") {
   // The last two are shapes for which one large CBLAS call depends on its threads.
-  for (auto [m, n, k] : {std::array<std::int64_t, 3>{300, 700, 500}, {1, 2000, 300}, {384, 26, 388}, {24, 192, 382}})
+  for (auto [m, n, k] :
+       {std::array<std::int64_t, 3>{300, 700, 500}, {1, 2000, 300}, {384, 26, 388}, {24, 192, 382}})
     for (int options = 0; options < 4; options++) {
       const Product product(m, n, k, options);
       const std::vector<float> one = product.computed(1);
@@ -125,7 +128,8 @@ TEST_CASE("linear") {
           .params = params,
           .op =
               [=](Tape& t, const auto& given) {
-                return ops::linear(t, given.inputs[0], *given.params[0], with_bias ? given.params[1] : nullptr);
+                return ops::linear(t, given.inputs[0], *given.params[0],
+                                   with_bias ? given.params[1] : nullptr);
               },
           .reference =
               [=, rows = rows](const std::vector<Doubles>& v) {

@@ -48,7 +48,8 @@ TEST_CASE("recompute: an outer value used inside throws instead of losing its gr
   Context context{stream, arena};
   Tape t(context);
   const Tensor x = t.leaf(t.make({4})), other = ops::gelu(t, x);
-  const Tensor y = ops::recompute(t, x, [&](Tape& inner, const Tensor& in) { return ops::add(inner, in, other); });
+  const Tensor y =
+      ops::recompute(t, x, [&](Tape& inner, const Tensor& in) { return ops::add(inner, in, other); });
   CHECK_THROWS_AS(t.backward(y, x), std::logic_error);
 }
 
@@ -59,9 +60,11 @@ TEST_CASE("recompute: an input that takes no gradient, a function that ignores i
   for (int pass = 0; pass < 2; pass++) {
     Tape t(context);
     Tensor constant = Tensor::persistent({}, {4}, DType::f32);
-    const Tensor y = ops::recompute(t, constant, [](Tape& inner, const Tensor& in) { return ops::gelu(inner, in); });
+    const Tensor y =
+        ops::recompute(t, constant, [](Tape& inner, const Tensor& in) { return ops::gelu(inner, in); });
     const Tensor x = t.leaf(constant);
-    const Tensor z = ops::recompute(t, x, [&](Tape& inner, const Tensor&) { return ops::gelu(inner, constant); });
+    const Tensor z =
+        ops::recompute(t, x, [&](Tape& inner, const Tensor&) { return ops::gelu(inner, constant); });
     t.backward(ops::add(t, y, z), constant);
     CHECK(!t.grad(x));
     if (pass == 0) arena.commit();

@@ -9,7 +9,8 @@ TEST_CASE("rmsnorm") {
         .name = fmt::format("rmsnorm [{}, {}]", rows, dim),
         .inputs = {{.shape = {rows, dim}, .mean = 0.3}},
         .params = {{.shape = {dim}, .mean = 1, .deviation = 0.3}},
-        .op = [](Tape& t, const auto& given) { return ops::rmsnorm(t, given.inputs[0], *given.params[0], 1e-2f); },
+        .op = [](Tape& t,
+                 const auto& given) { return ops::rmsnorm(t, given.inputs[0], *given.params[0], 1e-2f); },
         .reference =
             [=](const std::vector<tests::Doubles>& v) {
               tests::Doubles y = v[0];

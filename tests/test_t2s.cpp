@@ -20,9 +20,10 @@ std::string write_config(const tests::TempDir& folder, const std::string& segmen
                     "台\t臺 枱\n");
   tests::write_file(folder / "second.txt", "abc\tnever\nx\tXX\nd\t\U00020000\n");
   tests::write_file(folder / "third.txt", "AB\tcd\nXXy\tdone\n");
-  tests::write_file(folder / "config.json", R"({"name": "test", "segmentation": {"type": "mmseg", "dict":
+  tests::write_file(
+      folder / "config.json", R"({"name": "test", "segmentation": {"type": "mmseg", "dict":
     {"type": "text", "file": ")" + segmentation +
-                                                R"("}}, "conversion_chain": [{"dict": {"type": "group", "dicts": [
+                                  R"("}}, "conversion_chain": [{"dict": {"type": "group", "dicts": [
     {"type": "text", "file": "first.txt"}, {"type": "text", "file": "second.txt"}]}},
     {"dict": {"type": "text", "file": "third.txt"}}]})");
   return (folder / "config.json").string();
@@ -52,7 +53,8 @@ TEST_CASE("t2s: random texts come out as OpenCC itself converts them") {
     const std::string config = write_config(folder, segmentation);
     const data::Converter converter(config);
     const opencc::SimpleConverter oracle(config);
-    const std::vector<std::string> alphabet = {"a", "b", "c", "d", "x", "y", "z", "AB", "台", "\U00020000", "\n"};
+    const std::vector<std::string> alphabet = {"a", "b",  "c",  "d",          "x", "y",
+                                               "z", "AB", "台", "\U00020000", "\n"};
     for (int round = 0; round < 2000; ++round) {
       std::string text;
       for (std::size_t i = random() % 12; i > 0; --i) text += alphabet[random() % alphabet.size()];
@@ -157,7 +159,8 @@ TEST_CASE("t2s: the published answers of OpenCC 1.1.6" *
   }
   CHECK(rows >= 58);
   for (const auto& row : nlohmann::json::parse(tests::read_file(folder / "cases" / "t2s-guards.json"))) {
-    const std::string in = row.contains("in_hex") ? tests::from_hex(row["in_hex"]) : row["in"].get<std::string>();
+    const std::string in =
+        row.contains("in_hex") ? tests::from_hex(row["in_hex"]) : row["in"].get<std::string>();
     CHECK(converter.convert(data::repair_utf8(in)) == row["want"].get<std::string>());
   }
   CHECK(converter.convert(tests::gunzip(folder / "drcd-traditional.txt.gz")) ==

@@ -156,8 +156,8 @@ TEST_CASE("tokenizer: the program") {
   for (int i = 0; i < 50; ++i) text += "今天天气很好。Today is fine, 3 of 7.\n";
   tests::write_file(folder / "in.txt", text);
 
-  auto ran =
-      tests::run_command(program + " train " + in("in.txt") + " --kind char --vocab-size 200 -o " + in("t.bin"));
+  auto ran = tests::run_command(program + " train " + in("in.txt") + " --kind char --vocab-size 200 -o " +
+                                in("t.bin"));
   CHECK(ran.code == 0);
   CHECK(ran.out.empty());
   ran = tests::run_command(program + " info " + in("t.bin"));

@@ -85,7 +85,8 @@ TEST_CASE("unicode: the tables agree with utf8proc on every code point") {
 
     utf8proc_int32_t parts[8];
     int boundary = 0;
-    const auto size = utf8proc_decompose_char(utf8proc_tolower(code_point), parts, 8, UTF8PROC_DECOMPOSE, &boundary);
+    const auto size =
+        utf8proc_decompose_char(utf8proc_tolower(code_point), parts, 8, UTF8PROC_DECOMPOSE, &boundary);
     std::u32string folded;
     for (int i = 0; i < size; ++i) {
       if (utf8proc_category(parts[i]) != UTF8PROC_CATEGORY_MN) folded += static_cast<char32_t>(parts[i]);

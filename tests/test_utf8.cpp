@@ -168,7 +168,8 @@ TEST_CASE("utf8: percent-decoding replaces well-formed runs only, whole or in pi
 
 TEST_CASE("utf8: the published cases" *
           doctest::skip(tests::lacks_shared("utf8: the published cases", "cases/utf8-malformed.json"))) {
-  const auto cases = nlohmann::json::parse(tests::read_file(tests::shared_data() / "cases" / "utf8-malformed.json"));
+  const auto cases =
+      nlohmann::json::parse(tests::read_file(tests::shared_data() / "cases" / "utf8-malformed.json"));
   CHECK(cases.size() >= 17);
   for (const auto& row : cases) {
     const std::string name = row["name"], hex = row["hex"];

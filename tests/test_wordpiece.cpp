@@ -132,7 +132,8 @@ TEST_CASE("wordpiece: special words stand alone between blanks or Han") {
   CHECK(counts.unknown == 3);
   CHECK(counts.dropped_characters == 2);
   CHECK(unknown == std::vector<std::string>{"zz", "\u9F98", "cls"});
-  CHECK(encode(data::WordPiece({"[UNK]", "x"}, true, "x"), "[MASK] x") == Ids{0, 1});  // special, but not there
+  CHECK(encode(data::WordPiece({"[UNK]", "x"}, true, "x"), "[MASK] x") ==
+        Ids{0, 1});  // special, but not there
 }
 
 TEST_CASE("wordpiece: a word of more than 100 characters is unknown") {
@@ -157,7 +158,8 @@ TEST_CASE("wordpiece: time is linear in the text, and threads may share a vocabu
     encode(vocabulary, text);
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
-  for (const std::string unit : {"a", "[", "\u03A3", "'", "\u03A3'", "[\u200B", "\U0001D16D\U0001D165", "hello 中"}) {
+  for (const std::string unit :
+       {"a", "[", "\u03A3", "'", "\u03A3'", "[\u200B", "\U0001D16D\U0001D165", "hello 中"}) {
     CAPTURE(unit);
     std::string small_text, large_text;
     while (small_text.size() < 1 << 17) small_text += unit;
@@ -216,7 +218,8 @@ TEST_CASE("wordpiece: vocab.txt") {
   CHECK(failure("[PAD]\n中\n").find("[UNK]") != std::string::npos);
   CHECK(failure("").find("[UNK]") != std::string::npos);
   CHECK(failure("[UNK]\n\xFF\n").find("line 2 is not UTF-8") != std::string::npos);
-  CHECK(failure("[UNK]\n" + std::string(data::kMaxVocabularyBytes, 'a')).find("too large") != std::string::npos);
+  CHECK(failure("[UNK]\n" + std::string(data::kMaxVocabularyBytes, 'a')).find("too large") !=
+        std::string::npos);
   const tests::TempDir folder;
   CHECK_THROWS_AS(data::read_vocab_txt(folder / "absent"), engine::Error);
   CHECK_THROWS_AS(data::read_vocab_txt(folder.path()), engine::Error);
@@ -289,7 +292,8 @@ TEST_CASE("wordpiece: the published streams" *
 }
 
 TEST_CASE("wordpiece: the published streams, simplified" *
-          doctest::skip(tests::lacks_shared("wordpiece: the published streams, simplified", "zhwiki-sample.txt.gz") ||
+          doctest::skip(tests::lacks_shared("wordpiece: the published streams, simplified",
+                                            "zhwiki-sample.txt.gz") ||
                         tests::lacks_opencc("wordpiece: the published streams, simplified", "1.1.6"))) {
   const auto folder = tests::shared_data();
   const auto vocabulary = data::read_vocab_txt(folder / "bert-base-chinese-vocab.txt");

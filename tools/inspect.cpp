@@ -13,6 +13,7 @@
 #include "data/tokenizer.h"
 #include "engine/container.h"
 #include "tools/cli.h"
+#include "tools/format.h"
 
 namespace {
 
@@ -54,17 +55,24 @@ std::string sha256_of(const engine::ContainerReader& file) {
   return fmt::format("{:02x}", fmt::join(digest, digest + size, ""));
 }
 
+void put(std::string_view text) {  // failures are looked at once, at the end
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
 int info(const std::string& path, bool hash) {
   const engine::ContainerReader file(path, code_for(path));
-  for (const auto& [key, value] : file.metadata()) fmt::print("{:<24} {}\n", key, value);
+  std::string lines;
+  for (const auto& [key, value] : file.metadata())
+    lines += fmt::format("{:<24} {}\n", tools::printable(key), tools::printable(value));
   for (const auto* entry : by_name(file))
-    fmt::print("{:<24} {} [{}], {} bytes\n", entry->name, engine::name_of(entry->type),
-               fmt::join(entry->shape, ", "), entry->bytes.size());
-  if (hash) fmt::print("sha256 {}\n", sha256_of(file));
+    lines += fmt::format("{:<24} {} [{}], {} bytes\n", tools::printable(entry->name),
+                         engine::name_of(entry->type), fmt::join(entry->shape, ", "), entry->bytes.size());
+  if (hash) lines += fmt::format("sha256 {}\n", sha256_of(file));
+  put(lines);
   return 0;
 }
 
-// Metadata `crc32` of a checkpoint: a JSON object of 8 hex digits a tensor.
+// Metadata `crc32` of a checkpoint: a JSON object, tensor name -> CRC-32 as a number.
 void verify_tensors(const engine::ContainerReader& file) {
   const auto crcs = nlohmann::json::parse(file.meta("crc32"), nullptr, false);
   require(crcs.is_object() && crcs.size() == file.entries().size(), file.bad_file(),
@@ -72,12 +80,12 @@ void verify_tensors(const engine::ContainerReader& file) {
           file.path(), file.entries().size());
   for (const auto& entry : file.entries()) {
     const auto crc = crcs.find(entry.name);
-    require(crc != crcs.end() && crc->is_string(), file.bad_file(),
+    require(crc != crcs.end() && crc->is_number_unsigned(), file.bad_file(),
             "{}: no CRC for tensor {}; the file is damaged", file.path(), entry.name);
-    const std::string found = engine::crc32_hex(entry.bytes);
-    require(found == crc->get_ref<const std::string&>(), file.bad_file(),
-            "{}: CRC-32 {} of tensor {}, expected {}; the file is damaged, use another copy", file.path(),
-            found, entry.name, crc->get_ref<const std::string&>());
+    const std::uint32_t found = engine::crc32_of(entry.bytes);
+    require(found == crc->get<std::uint64_t>(), file.bad_file(),
+            "{}: CRC-32 {:08x} of tensor {}, expected {:08x}; the file is damaged, use another copy",
+            file.path(), found, entry.name, crc->get<std::uint64_t>());
   }
 }
 
@@ -85,18 +93,15 @@ int verify(const std::string& path) {
   const engine::ContainerReader file(path, code_for(path));
   const std::string& format = file.meta("format");
   if (format.starts_with("nsa-tokens/")) {
-    const data::TokenFile tokens(path);
-    tokens.verify();
-    tokens.tokenizer();
+    data::TokenFile(path).verify();
   } else if (format.starts_with("nsa-checkpoint/")) {
     file.require_format("nsa-checkpoint");
     verify_tensors(file);
   } else {
     file.require_format("nsa-tokenizer");
-    const auto payload = file.at("tokenizer", engine::FileType::u8).as<char>();
-    data::deserialize_tokenizer({payload.data(), payload.size()}, path);
+    data::load_tokenizer(path);
   }
-  fmt::print("{}: ok, {}, {} tensors\n", path, format, file.entries().size());
+  put(fmt::format("{}: ok, {}, {} tensors\n", path, format, file.entries().size()));
   return 0;
 }
 
@@ -112,9 +117,9 @@ int ids(const std::string& path, std::uint64_t from, std::uint64_t count) {
     file.read(at, some);
     text.clear();
     fmt::format_to(std::back_inserter(text), "{}{}", at == from ? "" : " ", fmt::join(some, " "));
-    std::fwrite(text.data(), 1, text.size(), stdout);
+    put({text.data(), text.size()});
   }
-  std::fputc('\n', stdout);
+  put("\n");
   return 0;
 }
 
@@ -126,23 +131,30 @@ struct Flags {
 
 tools::Body set_up(CLI::App& app, Flags& f) {
   constexpr std::int64_t kMost = std::int64_t{1} << 53;
-  app.require_subcommand(1);
-  auto* info_command = app.add_subcommand("info", "metadata and tensors");
+  app.require_subcommand(0, 1)->fallthrough();
+  app.add_flag("--quiet")->description("no progress, as in every program; there is none here");
+  auto* info_command = app.add_subcommand("info", "shows metadata and tensors");
   info_command->add_flag("--hash", f.hash,
                          "SHA-256 over the tensors' names and bytes, in the order of the names");
   auto* verify_command = app.add_subcommand("verify", "compares all checksums");
   auto* ids_command = app.add_subcommand("ids", "prints tokens of a token file");
-  tools::add_size(*ids_command, "--from", f.from, 0, kMost, "first token");
-  tools::add_size(*ids_command, "--count", f.count, 0, kMost, "how many, at most to the end")->required();
+  tools::add_size(*ids_command, "--from", f.from, 0, kMost, "the first token to print");
+  tools::add_size(*ids_command, "--count", f.count, 0, kMost, "how many tokens, at most to the end")
+      ->required()
+      ->default_str("");
   for (auto* command : {info_command, verify_command, ids_command})
-    command->add_option("file", f.file, "a file made by this project")->required()->type_name("FILE");
+    command->add_option("FILE", f.file, "a token file, tokenizer file or checkpoint")
+        ->required()
+        ->type_name("");
 
-  return [=, &f] {
+  return [=, &app, &f] {
+    require(!app.get_subcommands().empty(), Exit::usage,
+            "no command given, expected info, verify or ids; see --help");
     const int code = info_command->parsed()     ? info(f.file, f.hash)
                      : verify_command->parsed() ? verify(f.file)
                                                 : ids(f.file, static_cast<std::uint64_t>(f.from),
                                                       static_cast<std::uint64_t>(f.count));
-    require(std::fflush(stdout) == 0, Exit::io,
+    require(std::fflush(stdout) == 0 && std::ferror(stdout) == 0, Exit::io,
             "standard output: writing failed; free some space and run again");
     return code;
   };

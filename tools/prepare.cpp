@@ -9,11 +9,14 @@
 
 #include "data/text_output.h"
 #include "tools/cli.h"
+#include "tools/format.h"
 
 namespace {
 
 using engine::Exit;
 using engine::require;
+using tools::printable;
+using tools::with_commas;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kMost = std::int64_t{1} << 53;
@@ -22,53 +25,38 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// 1234567 -> "1,234,567"
-std::string grouped(std::uint64_t number) {
-  std::string text = std::to_string(number);
-  for (auto at = static_cast<std::ptrdiff_t>(text.size()) - 3; at > 0; at -= 3)
-    text.insert(static_cast<std::size_t>(at), ",");
-  return text;
-}
-
 std::string joined(const auto& counts) {
   std::string text;
   for (const auto& [what, count] : counts)
-    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", what, grouped(count));
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", what, with_commas(count));
   return text;
-}
-
-// A word as part of a line: what would break the line or move the cursor is a question mark.
-std::string printable(std::string word) {
-  for (char& c : word)
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-  return word;
 }
 
 void print_report(const data::PrepareOptions& options, data::PrepareReport report, double seconds) {
   for (const std::string& warning : report.warnings) fmt::print(stderr, "prepare: warning: {}\n", warning);
   fmt::print(stderr, "input      {} bytes in {:.1f} s, {:.1f} MB/s, {} threads\n",
-             grouped(report.input_bytes), seconds,
+             with_commas(report.input_bytes), seconds,
              static_cast<double>(report.input_bytes) / 1e6 / std::max(seconds, 1e-9), options.threads);
   fmt::print(
-      stderr, "documents  {}{}{}{}\n", grouped(report.documents),
+      stderr, "documents  {}{}{}{}\n", with_commas(report.documents),
       report.skipped.empty() ? "" : "; skipped: ", joined(report.skipped),
       report.cut_documents == 0 ? "" : fmt::format("; over 32 MiB and cut: {} times", report.cut_documents));
   fmt::print(stderr, "text       {} bytes, t2s {}, {} ill-formed places replaced\n",
-             grouped(report.text_bytes), options.t2s, grouped(report.replaced));
+             with_commas(report.text_bytes), options.t2s, with_commas(report.replaced));
   if (options.text) return;
   const data::EncodeCounts& counts = report.counts;
   fmt::print(stderr, "vocabulary {}\n", report.tokenizer);
   fmt::print(stderr, "tokens     {}, [UNK] {:.4f} %, {} characters dropped, {} special words\n",
-             grouped(report.summary.tokens),
+             with_commas(report.summary.tokens),
              100 * static_cast<double>(counts.unknown) /
                  static_cast<double>(std::max<std::uint64_t>(1, counts.tokens)),
-             grouped(counts.dropped_characters), grouped(counts.special_words));
+             with_commas(counts.dropped_characters), with_commas(counts.special_words));
   for (auto& [word, count] : report.commonest_unknown) word = printable(std::move(word));
   if (!report.commonest_unknown.empty())
     fmt::print(stderr, "unknown    {}\n", joined(report.commonest_unknown));
   const data::TokenFileSummary& summary = report.summary;
   fmt::print(stderr, "split      training {} tokens, validation {} tokens{}\n",
-             grouped(summary.validation_from), grouped(summary.tokens - summary.validation_from),
+             with_commas(summary.validation_from), with_commas(summary.tokens - summary.validation_from),
              summary.tail_instead_of_hash ? "; by position, since there are fewer than two documents" : "");
   fmt::print(stderr, "written    {}\n", options.output.string());
 }
@@ -88,8 +76,8 @@ class Progress {
     last_ = Clock::now();
     shown_ = true;
     fmt::print(stderr, "\r\033[K{:.1f} MB, {} documents, {} tokens, {:.1f} MB/s",
-               static_cast<double>(report.input_bytes) / 1e6, grouped(report.documents),
-               grouped(report.counts.tokens),
+               static_cast<double>(report.input_bytes) / 1e6, with_commas(report.documents),
+               with_commas(report.counts.tokens),
                static_cast<double>(report.input_bytes) / 1e6 / std::max(seconds_since(start_), 1e-9));
     std::fflush(stderr);
   }
@@ -134,33 +122,40 @@ void refuse_together(const CLI::App& app, const std::vector<std::string>& flags,
 
 tools::Body set_up(CLI::App& app, Flags& f) {
   data::PrepareOptions& o = f.options;
-  app.add_option("inputs", o.inputs, "files, folders, - for standard input")
+  app.add_option("INPUT", o.inputs, "files, folders, - for standard input")
       ->required()
-      ->type_name("INPUT...");
-  app.add_option("-o,--output", f.output, "token file; with --text, text, and - for standard output")
+      ->default_str("")
+      ->type_name("");
+  app.add_option("-o,--output", f.output,
+                 "the token file to write; with --text a text file, - for standard output")
       ->required()
       ->type_name("FILE");
-  app.add_option("--vocab", o.vocab, "WordPiece vocabulary, a token a line")->type_name("vocab.txt");
-  app.add_option("--tokenizer", o.tokenizer, "tokenizer file; neither: a vocabulary is trained")
+  app.add_option("--vocab", o.vocab, "a WordPiece vocabulary, one token a line")->type_name("vocab.txt");
+  app.add_option("--tokenizer", o.tokenizer,
+                 "a tokenizer file; with neither, a vocabulary is trained on the input")
       ->type_name("FILE");
-  tools::add_choice(app, "--kind", f.kind, {"bbpe", "char"}, "of the trained vocabulary");
+  tools::add_choice(app, "--kind", f.kind, {"bbpe", "char"}, "what a token of the trained vocabulary is");
   tools::add_size(app, "--vocab-size", f.vocab_size, 1, std::int64_t{1} << 24,
-                  "of the trained vocabulary, at most");
-  tools::add_real(app, "--coverage", o.coverage, 0, 1, "share of the text's characters that it holds");
-  app.add_option("--t2s", o.t2s, "OpenCC configuration, or off")
+                  "tokens of the trained vocabulary, at most");
+  tools::add_real(app, "--coverage", o.coverage, 0, 1,
+                  "share of the text's characters that the trained vocabulary holds");
+  app.add_option("--t2s", o.t2s, "OpenCC configuration for the text, or off")
       ->capture_default_str()
       ->type_name("t2s|CONFIG|off");
-  tools::add_real(app, "--val", o.split.share, 0, 0.999999, "share of the validation part; 0: none");
-  tools::add_choice(app, "--split", f.rule, {"hash", "tail"}, "how it is chosen");
-  tools::add_integer(app, "--seed", f.seed, 0, kMost, "of --split hash");
-  app.add_flag("--cased", f.cased, "keep case and accents");
-  app.add_option("--text-field", o.text_field, "of JSON objects")->type_name("NAME");
-  app.add_option("--doc-sep", o.separator, "line between documents of plain text, instead of a blank one")
+  tools::add_real(app, "--val", o.split.share, 0, 0.999999, "share of the validation part, 0 for none");
+  tools::add_choice(app, "--split", f.rule, {"hash", "tail"},
+                    "validation: documents by a hash of their titles, or the end");
+  tools::add_integer(app, "--seed", f.seed, 0, kMost, "seed of --split hash");
+  app.add_flag("--cased", f.cased, "WordPiece: keep capitals and accents");
+  app.add_option("--text-field", o.text_field, "JSON: the field with the text")->type_name("NAME");
+  app.add_option("--doc-sep", o.separator, "plain text: the line between documents, instead of a blank one")
       ->type_name("TEXT");
-  tools::add_size(app, "--limit-bytes", f.limit, 1, kMost, "read so much unpacked input");
-  tools::add_integer(app, "--threads", f.threads, 1, 1024, "for conversion and tokenizing");
-  app.add_flag("--text", o.text, "write cleaned, converted text");
-  app.add_flag("--raw", o.raw, "the input is one document, tags and all");
+  tools::add_size(app, "--limit-bytes", f.limit, 1, kMost,
+                  "read so much unpacked input, up to a whole document")
+      ->default_str("");
+  tools::add_integer(app, "--threads", f.threads, 1, 1024, "threads that convert and tokenize");
+  app.add_flag("--text", o.text, "write cleaned, converted text instead of tokens");
+  app.add_flag("--raw", o.raw, "take the input as one document, tags and all");
   app.add_flag("--quiet", f.quiet, "no progress");
 
   return [&app, &f] {

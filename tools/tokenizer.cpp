@@ -32,6 +32,8 @@ struct Train {
 int train(const Train& options) {
   require(options.kind == "char", Exit::usage,
           "--kind {}: this version trains char vocabularies only; expected --kind char", options.kind);
+  const auto files = data::expand_inputs(options.inputs);
+  data::check_output(options.output, files);
   data::CharCounter counter(!options.cased);
   std::uint64_t replaced = 0;
   data::PartStream parts({}, [&](const data::TextBlock& block) {
@@ -42,9 +44,11 @@ int train(const Train& options) {
       from = part.text_end;
     }
   });
-  const auto warn = [](const std::string& line) { std::fprintf(stderr, "tokenizer: %s\n", line.c_str()); };
+  const auto warn = [](const std::string& line) {
+    std::fprintf(stderr, "tokenizer: warning: %s\n", line.c_str());
+  };
   const data::InputOptions reading;
-  for (const std::string& name : data::expand_inputs(options.inputs)) {
+  for (const std::string& name : files) {
     data::Input input(name, reading, UINT64_MAX, warn);
     data::read_documents(input, {options.text_field, options.separator}, parts);
   }
@@ -57,15 +61,16 @@ int train(const Train& options) {
   require(report.characters > 0, Exit::data, "{}: no text to train on", options.inputs.front());
   data::save_tokenizer(*vocabulary, options.output);
   std::fprintf(stderr,
-               "%s: %u tokens for %llu characters (%llu different), coverage %.4f %%, %llu bytes repaired\n",
+               "%s: %u tokens for %llu characters (%llu different), coverage %.4f %%, %llu ill-formed places "
+               "replaced\n",
                options.output.c_str(), report.size, static_cast<unsigned long long>(report.characters),
                static_cast<unsigned long long>(report.distinct), 100 * report.coverage(),
                static_cast<unsigned long long>(replaced));
   if (report.coverage() < options.coverage) {
-    std::fprintf(
-        stderr,
-        "warning: --vocab-size %lld covers less than --coverage %g; %.4f %% of the characters become [UNK]\n",
-        static_cast<long long>(options.vocab_size), options.coverage, 100 * (1 - report.coverage()));
+    std::fprintf(stderr,
+                 "tokenizer: warning: --vocab-size %lld covers less than --coverage %g; %.4f %% of the "
+                 "characters become [UNK]\n",
+                 static_cast<long long>(options.vocab_size), options.coverage, 100 * (1 - report.coverage()));
   }
   return 0;
 }
@@ -87,7 +92,7 @@ std::unique_ptr<data::Tokenizer> load(const Source& source) {
   if (source.vocab.empty()) return data::load_tokenizer(source.file, !source.cased);
   auto vocabulary = data::read_vocab_txt(source.vocab, !source.cased);
   if (source.cased && !vocabulary->has_capitals()) {
-    std::fprintf(stderr, "warning: --cased, but %s has no capital letters: each becomes [UNK]\n",
+    std::fprintf(stderr, "tokenizer: warning: --cased, but %s has no capital letters: each becomes [UNK]\n",
                  source.vocab.c_str());
   }
   return vocabulary;
@@ -97,6 +102,10 @@ void write_line(std::string line) {
   line += '\n';
   require(std::fwrite(line.data(), 1, line.size(), stdout) == line.size(), Exit::io, "standard output: {}",
           std::strerror(errno));
+}
+
+void check_input_end() {
+  require(!std::cin.bad(), Exit::data, "standard input: cannot be read; expected lines of text");
 }
 
 int encode(const Source& source, bool json) {
@@ -113,6 +122,7 @@ int encode(const Source& source, bool json) {
     tokenizer->encode(data::repair_utf8(line), ids);
     write_line(json ? fmt::format("[{}]", fmt::join(ids, ",")) : fmt::format("{}", fmt::join(ids, " ")));
   }
+  check_input_end();
   return 0;
 }
 
@@ -139,6 +149,7 @@ int decode(const Source& source) {
   for (std::uint64_t number = 1; std::getline(std::cin, line); ++number) {
     write_line(tokenizer->decode(parse_ids(line, number, tokenizer->size())));
   }
+  check_input_end();
   return 0;
 }
 
@@ -160,6 +171,7 @@ int export_vocab(const std::string& file, const std::string& output) {
   require(!output.ends_with(".json"), Exit::usage,
           "-o {}: only vocab.txt can be written; expected a name in .txt", output);
   const auto tokenizer = data::load_tokenizer(file);
+  data::check_output(output, {file});
   std::string text;
   for (std::uint32_t id = 0; id < tokenizer->size(); ++id) {
     text += tokenizer->piece(id);
@@ -181,34 +193,47 @@ int main(int argc, char** argv) {
   return tools::run_tool(
       "tokenizer", "Makes vocabularies, and shows what they do to text.", argc, argv,
       [&](CLI::App& app) -> tools::Body {
-        app.require_subcommand(1);
-        CLI::App* train_app = app.add_subcommand("train", "make a vocabulary from text");
-        train_app->add_option("INPUT", training.inputs, "files, folders, - for standard input")->required();
-        train_app->add_option("-o,--output", training.output, "the tokenizer file")
+        app.require_subcommand(0, 1)->fallthrough();
+        app.add_flag("--quiet")->description("no progress, as in every program; there is none here");
+        CLI::App* train_app = app.add_subcommand("train", "makes a vocabulary from text");
+        train_app->add_option("INPUT", training.inputs, "files, folders, - for standard input")
+            ->required()
+            ->default_str("")
+            ->type_name("");
+        train_app->add_option("-o,--output", training.output, "the tokenizer file to write")
             ->type_name("FILE")
             ->required();
-        tools::add_choice(*train_app, "--kind", training.kind, {"char", "bbpe"}, "of vocabulary");
-        tools::add_size(*train_app, "--vocab-size", training.vocab_size, 1, 1 << 24, "tokens at most");
-        tools::add_real(*train_app, "--coverage", training.coverage, 0, 1, "share of characters to cover");
+        tools::add_choice(*train_app, "--kind", training.kind, {"char", "bbpe"}, "what a token is");
+        tools::add_size(*train_app, "--vocab-size", training.vocab_size, 1, 1 << 24, "tokens, at most");
+        tools::add_real(*train_app, "--coverage", training.coverage, 0, 1,
+                        "share of the text's characters to hold");
         train_app->add_flag("--cased", training.cased, "keep capitals and accents");
-        train_app->add_option("--text-field", training.text_field, "JSON: the field with the text");
-        train_app->add_option("--doc-sep", training.separator, "plain text: line between documents");
+        train_app->add_option("--text-field", training.text_field, "JSON: the field with the text")
+            ->type_name("NAME");
+        train_app->add_option("--doc-sep", training.separator, "plain text: line between documents")
+            ->type_name("TEXT");
 
-        CLI::App* encode_app = app.add_subcommand("encode", "lines of standard input to ids");
+        CLI::App* encode_app = app.add_subcommand("encode", "turns lines of standard input into ids");
         add_source(*encode_app, encoding);
         encode_app->add_flag("--json", json, "a JSON string a line in, a JSON array of ids a line out");
 
-        CLI::App* decode_app = app.add_subcommand("decode", "lines of ids to text");
+        CLI::App* decode_app = app.add_subcommand("decode", "turns lines of ids into text");
         add_source(*decode_app, decoding);
 
-        CLI::App* info_app = app.add_subcommand("info", "what a vocabulary is");
-        info_app->add_option("FILE", info_file, "a tokenizer file, or a vocab.txt")->required();
+        CLI::App* info_app = app.add_subcommand("info", "shows kind, size and SHA-256 of a vocabulary");
+        info_app->add_option("FILE", info_file, "a tokenizer file, or a vocab.txt")
+            ->required()
+            ->type_name("");
 
-        CLI::App* export_app = app.add_subcommand("export", "write a vocab.txt");
-        export_app->add_option("FILE", export_file, "a tokenizer file")->required();
-        export_app->add_option("-o,--output", export_output, "the vocab.txt")->type_name("FILE")->required();
+        CLI::App* export_app = app.add_subcommand("export", "writes a vocab.txt");
+        export_app->add_option("FILE", export_file, "a tokenizer file")->required()->type_name("");
+        export_app->add_option("-o,--output", export_output, "the vocab.txt to write")
+            ->type_name("FILE")
+            ->required();
 
         return [&, train_app, encode_app, decode_app, info_app]() -> int {
+          require(!app.get_subcommands().empty(), Exit::usage,
+                  "no command given, expected train, encode, decode, export or info; see --help");
           std::ios::sync_with_stdio(false);
           int code = 0;
           if (train_app->parsed()) code = train(training);

@@ -144,6 +144,7 @@ void declare(CLI::App& app, TrainFlags& f) {
       ->type_name("FILE")
       ->group("run");
   app.add_flag("--overwrite", f.overwrite, "Replace an existing --out")->group("run");
+  app.add_flag("--dry-run", f.dry_run, "Check flags, data and memory, print them and exit")->group("run");
   app.add_flag("--quiet", f.quiet, "No progress display")->group("run");
   app.add_option("--log", f.log, "Log file; default beside --out")->type_name("FILE.jsonl")->group("run");
 }

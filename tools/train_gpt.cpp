@@ -81,7 +81,9 @@ int train(TrainFlags flags, int argc, char** argv) {
       return 0;
     }
   }
-  return tools::TrainRun(flags, config, std::move(file), std::move(resumed)).run(interrupt);
+  tools::TrainRun run(flags, config, std::move(file), std::move(resumed));
+  if (flags.plan_only || flags.dry_run) return run.print_plan(), 0;
+  return run.run(interrupt);
 }
 
 }  // namespace

@@ -42,13 +42,6 @@ std::string duration(double seconds) {
   return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
 }
 
-std::string with_commas(std::int64_t value) {
-  std::string digits = fmt::format("{}", value);
-  for (std::ptrdiff_t at = std::ptrdiff_t(digits.size()) - 3; at > (value < 0 ? 1 : 0); at -= 3)
-    digits.insert(std::size_t(at), 1, ',');
-  return digits;
-}
-
 std::string mebibytes(std::uint64_t bytes) { return fmt::format("{:.1f} MiB", double(bytes) / (1 << 20)); }
 
 TrainLog::TrainLog(std::filesystem::path path, std::int64_t keep_through) : path_(std::move(path)) {

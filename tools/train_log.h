@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <string>
 
+#include "tools/format.h"
+
 namespace tools {
 
 struct StepReport {
@@ -41,8 +43,7 @@ class TrainLog {
   std::int64_t first_step_ = 0;
 };
 
-std::string duration(double seconds);         // 12s, 3m05s, 1h02m
-std::string with_commas(std::int64_t value);  // 1,234,567
-std::string mebibytes(std::uint64_t bytes);   // 179.4 MiB
+std::string duration(double seconds);        // 12s, 3m05s, 1h02m
+std::string mebibytes(std::uint64_t bytes);  // 179.4 MiB
 
 }  // namespace tools

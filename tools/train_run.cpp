@@ -81,28 +81,34 @@ TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique
                 .peak = flags_.learning_rate,
                 .steps = flags_.steps,
                 .warmup = flags_.warmup,
-                .final_fraction = flags_.final_fraction} {
+                .final_fraction = flags_.final_fraction},
+      resumed_(std::move(resumed)) {
   require(train_.whole() > 0, Exit::data,
           "{}: its training part has {} tokens, one window needs {}; use a smaller -t or more text",
           flags_.data, data_->validation_from(), flags_.length + 1);
-  engine::DurableFile probe(flags_.out);  // an output that cannot be written fails now, not after hours
   store_.seal(true);
   optimizer_.emplace(store_, optimizer_config(flags_));
-  if (resumed) {
-    load(*resumed);
+  trainer_.emplace(gpt_, store_, *optimizer_, stream_, flags_.batch, flags_.length);
+}
+
+void TrainRun::begin() {
+  engine::DurableFile probe(flags_.out);  // an output that cannot be written fails now, not after hours
+  if (resumed_) {
+    load(*resumed_);
+    resumed_.reset();
   } else {
     store_.initialize(std::uint64_t(flags_.seed), stream_);
-    if (!flags_.init_from.empty()) {
-      const engine::Checkpoint start(flags_.init_from);
-      require(model::config_from_json(start.config(), flags_.init_from) == config, Exit::checkpoint,
-              "{}: holds another model than these flags and this data describe; give the same model flags",
-              flags_.init_from);
-      start.load(store_, stream_);
-    }
+    if (!flags_.init_from.empty()) load_weights(flags_.init_from);
   }
-  trainer_.emplace(gpt_, store_, *optimizer_, stream_, flags_.batch, flags_.length);
   log_.emplace(flags_.log.empty() ? beside(flags_.out, ".log.jsonl") : std::filesystem::path(flags_.log),
                state_.step);
+}
+
+void TrainRun::load_weights(const std::string& path) {
+  const engine::Checkpoint start(path);
+  require(model::config_from_json(start.config(), path) == gpt_.config(), Exit::checkpoint,
+          "{}: holds another model than these flags and this data describe; give the same model flags", path);
+  start.load(store_, stream_);
 }
 
 void TrainRun::load(const engine::Checkpoint& checkpoint) {
@@ -131,9 +137,10 @@ void TrainRun::print_opening() const {
              flags_.accumulation, flags_.batch, flags_.length,
              with_commas(flags_.accumulation * flags_.batch * flags_.length),
              with_commas(std::int64_t(train_.whole())));
-  fmt::print("memory     parameters {}, gradients {}, optimizer {}, activations {}\n", mebibytes(slab),
-             mebibytes(store_.grads().bytes()), mebibytes(2 * store_.grads().bytes()),
-             mebibytes(trainer_->activation_bytes()));
+  const std::uint64_t gradients = store_.grads().bytes(), activations = trainer_->activation_bytes();
+  fmt::print("memory     parameters {}, gradients {}, optimizer {}, activations {}; {} in all\n",
+             mebibytes(slab), mebibytes(gradients), mebibytes(2 * gradients), mebibytes(activations),
+             mebibytes(slab + 3 * gradients + activations));
   if (state_.step > 0) fmt::print("resumed    {} after step {}\n", flags_.out, state_.step);
   if (validation_.targets() == 0) fmt::print("validation off: the data has no validation part\n");
   std::fflush(stdout);
@@ -226,6 +233,7 @@ void TrainRun::sample() {
 }
 
 int TrainRun::run(const data::Interrupt& interrupt) {
+  begin();
   print_opening();
   const auto start = Clock::now();
   const std::int64_t step_tokens = flags_.accumulation * flags_.batch * flags_.length;

@@ -25,14 +25,19 @@ struct TrainState {
 
 class TrainRun {
  public:
-  // `flags` are complete (see resolve()); `resumed` is the checkpoint to continue from, or null.
+  // Plans everything and touches no memory yet. `flags` are complete (see resolve()); `resumed` is the
+  // checkpoint to continue from, or null.
   TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique_ptr<data::TokenFile> data,
            std::unique_ptr<engine::Checkpoint> resumed);
+  // Prints what a run would be (--memory, --dry-run).
+  void print_plan() const { print_opening(); }
   // Trains to the end, or until a signal, --stop-at or --max-minutes. Returns the exit code.
   int run(const data::Interrupt&);
 
  private:
+  void begin();  // start values or the checkpoint's, and the log
   void load(const engine::Checkpoint&);
+  void load_weights(const std::string& path);
   void print_opening() const;
   model::LossSum train_step();
   void handle_nonfinite(double loss, double norm);
@@ -54,6 +59,7 @@ class TrainRun {
   std::optional<engine::AdamW> optimizer_;
   std::optional<model::Trainer> trainer_;
   engine::Schedule schedule_;
+  std::unique_ptr<engine::Checkpoint> resumed_;
   TrainState state_;
   std::optional<TrainLog> log_;
 };

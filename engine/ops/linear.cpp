@@ -9,8 +9,8 @@ namespace {
 Tensor project(Tape& t, const Tensor& x, Param& weight, Param* bias, const Tensor& residual) {
   const Shape shape = weight.value.shape();
   const std::int64_t in = x.shape()[-1], rows = x.numel() / in;
-  require(shape.rank == 2 && shape[1] == in, Exit::failure, "linear: {} is {}, expected [outputs, {}]", weight.name,
-          to_string(shape), in);
+  require(shape.rank == 2 && shape[1] == in, Exit::failure, "linear: {} is {}, expected [outputs, {}]",
+          weight.name, to_string(shape), in);
   const std::int64_t out = shape[0];
   require(!bias || bias->value.shape() == Shape{out}, Exit::failure, "linear: {} is {}, expected [{}]",
           bias ? bias->name : "", to_string(bias ? bias->value.shape() : Shape{}), out);
@@ -29,11 +29,15 @@ Tensor project(Tape& t, const Tensor& x, Param& weight, Param* bias, const Tenso
                                .k = in,
                                .transpose_b = true});
   t.record("linear", {&y}, [x, &weight, bias, to_residual = Slot(residual), rows, in, out](Back& b) {
-    b.launch("linear dweight",
-             k::MatMul{.d = b.into(weight), .a = b.dy(), .b = x, .m = out, .n = in, .k = rows, .transpose_a = true});
-    if (bias) b.launch("linear dbias", k::ColumnSum{.y = b.into(*bias), .x = b.dy(), .rows = rows, .dim = out});
+    b.launch(
+        "linear dweight",
+        k::MatMul{
+            .d = b.into(weight), .a = b.dy(), .b = x, .m = out, .n = in, .k = rows, .transpose_a = true});
+    if (bias)
+      b.launch("linear dbias", k::ColumnSum{.y = b.into(*bias), .x = b.dy(), .rows = rows, .dim = out});
     if (x.differentiable())
-      b.launch("linear dx", k::MatMul{.d = b.into(x), .a = b.dy(), .b = weight.value, .m = rows, .n = in, .k = out});
+      b.launch("linear dx",
+               k::MatMul{.d = b.into(x), .a = b.dy(), .b = weight.value, .m = rows, .n = in, .k = out});
     b.pass(to_residual, b.take());
   });
   return y;
@@ -41,7 +45,9 @@ Tensor project(Tape& t, const Tensor& x, Param& weight, Param* bias, const Tenso
 
 }  // namespace
 
-Tensor ops::linear(Tape& t, const Tensor& x, Param& weight, Param* bias) { return project(t, x, weight, bias, {}); }
+Tensor ops::linear(Tape& t, const Tensor& x, Param& weight, Param* bias) {
+  return project(t, x, weight, bias, {});
+}
 
 Tensor ops::linear_add(Tape& t, const Tensor& x, Param& weight, Param* bias, const Tensor& residual) {
   return project(t, x, weight, bias, residual);

@@ -15,14 +15,14 @@ std::int64_t chunk_rows(std::int64_t row_bytes) {
 
 }  // namespace
 
-Tensor ops::linear_cross_entropy(Tape& t, const Tensor& h, Param& head, const Tensor& targets, std::int64_t vocab,
-                                 float grad_scale) {
+Tensor ops::linear_cross_entropy(Tape& t, const Tensor& h, Param& head, const Tensor& targets,
+                                 std::int64_t vocab, float grad_scale) {
   const Shape shape = head.value.shape();
   const std::int64_t width = h.shape()[-1], rows = h.numel() / width;
-  require(shape.rank == 2 && shape[1] == width, Exit::failure, "loss: {} is {}, expected [vocab, {}]", head.name,
-          to_string(shape), width);
-  require(vocab >= 1 && vocab <= shape[0], Exit::failure, "loss: {} has {} rows for a vocabulary of {}", head.name,
-          shape[0], vocab);
+  require(shape.rank == 2 && shape[1] == width, Exit::failure, "loss: {} is {}, expected [vocab, {}]",
+          head.name, to_string(shape), width);
+  require(vocab >= 1 && vocab <= shape[0], Exit::failure, "loss: {} has {} rows for a vocabulary of {}",
+          head.name, shape[0], vocab);
   require(targets.dtype() == DType::i32 && targets.numel() == rows, Exit::failure,
           "loss: {} targets for {} rows, expected as many 32-bit integers", targets.numel(), rows);
 
@@ -52,15 +52,21 @@ Tensor ops::linear_cross_entropy(Tape& t, const Tensor& h, Param& head, const Te
                                                 .grad_scale = grad_scale,
                                                 .gradient = t.training()});
       if (!t.training()) continue;
-      t.launch("head dweight",
-               k::MatMul{
-                   .d = param_grad(head), .a = logits, .b = x, .m = padded, .n = width, .k = n, .transpose_a = true});
+      t.launch("head dweight", k::MatMul{.d = param_grad(head),
+                                         .a = logits,
+                                         .b = x,
+                                         .m = padded,
+                                         .n = width,
+                                         .k = n,
+                                         .transpose_a = true});
       if (!dh) continue;
       const Tensor dx = dh.slice(first * width, {n, width});
-      t.launch(
-          "head dx",
-          k::MatMul{
-              .d = {dx.data(), dx.dtype(), false}, .a = logits, .b = head.value, .m = n, .n = width, .k = padded});
+      t.launch("head dx", k::MatMul{.d = {dx.data(), dx.dtype(), false},
+                                    .a = logits,
+                                    .b = head.value,
+                                    .m = n,
+                                    .n = width,
+                                    .k = padded});
     }
   }
   t.record("loss", {&losses}, [to_h = Slot(h), dh](Back& b) mutable { b.pass(to_h, std::move(dh)); });

@@ -9,9 +9,10 @@ Tensor ops::rmsnorm(Tape& t, const Tensor& x, Param& weight, float eps) {
   require(weight.value.shape() == Shape{dim}, Exit::failure, "rmsnorm: {} is {}, expected [{}]", weight.name,
           to_string(weight.value.shape()), dim);
   Tensor y = t.make(x.shape(), x.dtype()), rstd = t.make({rows});
-  t.launch("rmsnorm",
-           k::RmsNormForward{
-               .y = y.out(), .rstd = rstd.f32(), .x = x, .w = weight.value, .rows = rows, .dim = dim, .eps = eps});
+  t.launch(
+      "rmsnorm",
+      k::RmsNormForward{
+          .y = y.out(), .rstd = rstd.f32(), .x = x, .w = weight.value, .rows = rows, .dim = dim, .eps = eps});
   t.record("rmsnorm", {&y}, [x, &weight, rstd, rows, dim](Back& b) {
     Tensor partial = b.scratch({k::rmsnorm_groups(rows), dim});
     b.launch("rmsnorm backward", k::RmsNormBackward{.dx = b.into(x),
