@@ -15,9 +15,11 @@ std::uint64_t mix(std::uint64_t x) {  // the finalizer of splitmix64
 
 }  // namespace
 
-std::uint64_t permuted(std::uint64_t index, std::uint64_t count, std::uint64_t seed, std::uint64_t epoch) noexcept {
+std::uint64_t permuted(std::uint64_t index, std::uint64_t count, std::uint64_t seed,
+                       std::uint64_t epoch) noexcept {
   if (count < 2) return index;
-  const int half = (std::bit_width(count - 1) + 1) / 2;  // the network permutes [0, 2^(2 half)), less than 4 count
+  const int half =
+      (std::bit_width(count - 1) + 1) / 2;  // the network permutes [0, 2^(2 half)), less than 4 count
   const std::uint64_t mask = (std::uint64_t(1) << half) - 1;
   const std::uint64_t key = mix(seed + 0x9e3779b97f4a7c15u * (epoch + 1));
   do {

@@ -10,8 +10,8 @@ struct AdamWScalars {  // what changes from step to step; lives in the device's 
 };
 
 // g = grad * min(1, clip / norm), norm = sqrt(sum_of_squares); m and v are the usual moments;
-// value -= learning_rate * (m / correction1 / (sqrt(v / correction2) + eps) + decay * value), decay only in [0,
-// decayed). clip <= 0: no clipping. A norm that is not finite makes the whole update a no-op.
+// value -= learning_rate * (m / correction1 / (sqrt(v / correction2) + eps) + decay * value), decay only in
+// [0, decayed). clip <= 0: no clipping. A norm that is not finite makes the whole update a no-op.
 struct AdamW {
   Out value;                     // [count]
   float *m, *v;                  // [count]

@@ -1,9 +1,9 @@
 // Causal attention over head-major tensors, as branches that differ only in which keys a query sees.
 //
-// Legend: q-like tensors [batch, heads, length, dim], k/v-like [batch, kv_heads, length, dim]; query head h reads
-// key/value head h / (heads / kv_heads). Logits are scale * q.k; every softmax keeps its log-sum-exp for the backward
-// pass (flash attention's scheme: probabilities are recomputed, never stored). Sums have a fixed order for any thread
-// count.
+// Legend: q-like tensors [batch, heads, length, dim], k/v-like [batch, kv_heads, length, dim]; query head h
+// reads key/value head h / (heads / kv_heads). Logits are scale * q.k; every softmax keeps its log-sum-exp
+// for the backward pass (flash attention's scheme: probabilities are recomputed, never stored). Sums have a
+// fixed order for any thread count.
 #pragma once
 #include "kernels/types.h"
 
@@ -32,8 +32,8 @@ struct WindowBackward {
   float scale;
 };
 
-// ---- compression by a strided convolution with one group a head: stride = kernel = block, complete blocks only.
-// y[b,h,w,o] = bias[h*dim+o] + sum_{j,d} weight[h*dim+o, d, j] (x[b,h,w*block+j,d] + place[h,j,d])
+// ---- compression by a strided convolution with one group a head: stride = kernel = block, complete blocks
+// only. y[b,h,w,o] = bias[h*dim+o] + sum_{j,d} weight[h*dim+o, d, j] (x[b,h,w*block+j,d] + place[h,j,d])
 // (docs/model.md 1.2)
 struct CompressForward {
   Out y;                   // [batch, kv_heads, blocks, dim], blocks = length / block
@@ -52,15 +52,17 @@ struct CompressBackward {
 };
 
 // ---- compressed attention over learned memory rows and compressed blocks, with the choice of blocks.
-// Every query sees the memory; block w is visible to query i iff (w + 1) * block - 1 <= i. p = softmax over both.
-// A query's picks are the `top` <= blocks largest p over blocks (ties: the lower index), of which those > 1e-10 are
-// valid. Equality is that of the logits, before the exponential rounds. `top` and `blocks` may be 0.
+// Every query sees the memory; block w is visible to query i iff (w + 1) * block - 1 <= i. p = softmax over
+// both. A query's picks are the `top` <= blocks largest p over blocks (ties: the lower index), of which those
+// > 1e-10 are valid. Equality is that of the logits, before the exponential rounds. `top` and `blocks` may be
+// 0.
 struct CompressedForward {
   Out out;                 // [batch, heads, length, dim]
   float* lse;              // [batch, heads, length]
   std::int32_t* selected;  // [batch, heads, length, top]: valid picks ascending, then -1
   float* logits;           // scratch [batch, heads, blocks]
-  In q, ck, cv, memory;    // ck, cv [batch, kv_heads, blocks, dim]; memory [2 (key, value), kv_heads, slots, dim]
+  In q, ck, cv,
+      memory;  // ck, cv [batch, kv_heads, blocks, dim]; memory [2 (key, value), kv_heads, slots, dim]
   AttentionShape shape;
   std::int64_t blocks, block, slots, top;
   float scale;
@@ -71,14 +73,15 @@ struct CompressedBackward {
   In dout, out, q, ck, cv, memory;
   const float* lse;
   const std::int32_t* selected;  // with d_importance: the picks that it belongs to
-  const float* d_importance;     // [batch, heads, length, top]: dL/dp of the picks; nullptr: none (docs/model.md 1.6)
+  const float*
+      d_importance;  // [batch, heads, length, top]: dL/dp of the picks; nullptr: none (docs/model.md 1.6)
   AttentionShape shape;
   std::int64_t blocks, block, slots, top;
   float scale;
 };
 
-// ---- fine attention: one softmax over all tokens of the selected blocks, then the query's own block up to itself.
-// A block that is selected and the own block counts twice (docs/model.md 1.2).
+// ---- fine attention: one softmax over all tokens of the selected blocks, then the query's own block up to
+// itself. A block that is selected and the own block counts twice (docs/model.md 1.2).
 struct SelectedForward {
   Out out;                       // [batch, heads, length, dim]
   float* lse;                    // [batch, heads, length]
@@ -90,8 +93,8 @@ struct SelectedForward {
 };
 struct SelectedBackward {
   Grad dq, dk, dv;
-  float* d_importance;  // [batch, heads, length, top], written: sum over the pick's tokens of dS S + P dP; nullptr:
-                        // unwanted
+  float* d_importance;  // [batch, heads, length, top], written: sum over the pick's tokens of dS S + P dP;
+                        // nullptr: unwanted
   In dout, out, q, k, v;
   const float* lse;
   const std::int32_t* selected;

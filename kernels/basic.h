@@ -28,8 +28,8 @@ struct ColumnSum {  // y[c] (=|+=) sum over rows of x[r, c]: the gradient of a b
 Cost cost(const ColumnSum&);
 Status run(Cpu, const ColumnSum&) noexcept;
 
-// The sum of squares of a flat range, by fixed blocks of 65,536 elements added in order, so that it does not depend
-// on threads. `partial` holds one double a block.
+// The sum of squares of a flat range, by fixed blocks of 65,536 elements added in order, so that it does not
+// depend on threads. `partial` holds one double a block.
 struct SumSquares {
   double* sum;      // [1]
   double* partial;  // [(count + 65535) / 65536]

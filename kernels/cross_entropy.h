@@ -4,8 +4,9 @@
 
 namespace k {
 
-// loss[r] = log(sum over c < vocab of exp(logits[r, c])) - logits[r, target]; targets < 0 are not counted: loss 0,
-// gradient 0. With `gradient`, logits[r, c] becomes grad_scale * (softmax - onehot), 0 for c in [vocab, row_width).
+// loss[r] = log(sum over c < vocab of exp(logits[r, c])) - logits[r, target]; targets < 0 are not counted:
+// loss 0, gradient 0. With `gradient`, logits[r, c] becomes grad_scale * (softmax - onehot), 0 for c in
+// [vocab, row_width).
 struct CrossEntropy {
   float* loss;                  // [rows]
   Out logits;                   // [rows, row_width], read, and overwritten with `gradient`

@@ -1,5 +1,5 @@
-// Counter-based random bits (Philox4x32-10, Salmon et al. 2011): a pure function of key and counter, the same on
-// every device and for any order of evaluation.
+// Counter-based random bits (Philox4x32-10, Salmon et al. 2011): a pure function of key and counter, the same
+// on every device and for any order of evaluation.
 #pragma once
 #include <array>
 #include <cstdint>

@@ -26,7 +26,8 @@ struct SplitHeads {
   std::int64_t batch, heads, length, dim, row_width, first_column;
 };
 
-// The transpose of SplitHeads: x[b * length + t, first_column + h * dim ...] (=|+=) rotate back(y[b, h, t, :])
+// The transpose of SplitHeads: x[b * length + t, first_column + h * dim ...] (=|+=) rotate back(y[b, h, t,
+// :])
 struct MergeHeads {
   Grad x;  // [batch * length, row_width]: only the columns of these heads are written
   In y;    // [batch, heads, length, dim]

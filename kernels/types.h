@@ -1,8 +1,8 @@
 // Leaf types of the kernel layer: no engine, no CUDA headers.
 //
-// An op is a params struct and two overloads of run(): run(Cpu, p) in a .cpp, run(Cuda, p) in a .cu. Launchers
-// allocate nothing, print nothing, throw nothing. Numerics: load in the storage type, compute and reduce in fp32 (or
-// wider), in a fixed order, store rounded to nearest.
+// An op is a params struct and two overloads of run(): run(Cpu, p) in a .cpp, run(Cuda, p) in a .cu.
+// Launchers allocate nothing, print nothing, throw nothing. Numerics: load in the storage type, compute and
+// reduce in fp32 (or wider), in a fixed order, store rounded to nearest.
 #pragma once
 #include <bit>
 #include <cstddef>

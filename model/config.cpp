@@ -13,7 +13,8 @@ using engine::require;
 using nlohmann::json;
 
 void in_range(const char* field, std::int64_t value, std::int64_t low, std::int64_t high) {
-  require(value >= low && value <= high, Exit::usage, "model: {} {} is not from {} to {}", field, value, low, high);
+  require(value >= low && value <= high, Exit::usage, "model: {} {} is not from {} to {}", field, value, low,
+          high);
 }
 
 std::string_view name_of(Attention a) { return a == Attention::nsa ? "nsa" : "dense"; }
@@ -47,10 +48,12 @@ void GptConfig::validate() const {
   in_range("heads", heads.query, 1, 4096);
   in_range("kv-heads", heads.kv, 1, 4096);
   in_range("head-dim", heads.dim, 2, 1024);
-  require(heads.dim % 2 == 0, Exit::usage, "model: head-dim {} is odd; rotary positions need an even one", heads.dim);
-  require(heads.query % heads.kv == 0, Exit::usage, "model: {} heads do not divide among {} kv-heads", heads.query,
-          heads.kv);
-  require(rope_base > 1 && rope_base <= 1e12f, Exit::usage, "model: rope-theta {} is not from 1 to 1e12", rope_base);
+  require(heads.dim % 2 == 0, Exit::usage, "model: head-dim {} is odd; rotary positions need an even one",
+          heads.dim);
+  require(heads.query % heads.kv == 0, Exit::usage, "model: {} heads do not divide among {} kv-heads",
+          heads.query, heads.kv);
+  require(rope_base > 1 && rope_base <= 1e12f, Exit::usage, "model: rope-theta {} is not from 1 to 1e12",
+          rope_base);
   if (attention == Attention::dense) return;
   in_range("block", nsa.block, 1, 4096);
   in_range("select", nsa.select, 0, 1024);

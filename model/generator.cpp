@@ -7,8 +7,8 @@ using engine::Tensor;
 
 namespace {
 
-// Lengths are rounded up to this, so that one plan serves many tokens. What lies behind the last token changes
-// nothing before it: attention is causal.
+// Lengths are rounded up to this, so that one plan serves many tokens. What lies behind the last token
+// changes nothing before it: attention is causal.
 constexpr std::int64_t kLengthStep = 64;
 
 }  // namespace

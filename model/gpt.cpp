@@ -17,8 +17,9 @@ namespace ops = engine::ops;
 
 namespace {
 
-// Start values. Untied: the reference's, uniform in 1 / sqrt(fan in) (docs/model.md 1.4). Tied: GPT-2's, normal with
-// deviation 0.02, smaller at the end of each residual branch, since an embedding of deviation 1 is no head.
+// Start values. Untied: the reference's, uniform in 1 / sqrt(fan in) (docs/model.md 1.4). Tied: GPT-2's,
+// normal with deviation 0.02, smaller at the end of each residual branch, since an embedding of deviation 1
+// is no head.
 struct Starts {
   bool tied;
   std::int64_t layers;
@@ -34,15 +35,17 @@ struct Starts {
 
 }  // namespace
 
-Gpt::Gpt(const GptConfig& config, ParamStore& store, Recompute recompute) : config_(config), recompute_(recompute) {
+Gpt::Gpt(const GptConfig& config, ParamStore& store, Recompute recompute)
+    : config_(config), recompute_(recompute) {
   config_.validate();
   const Starts start{config_.tied, config_.layers};
   const engine::Shape table{config_.vocab, config_.width};
   embedding_ = &store.add("token_emb.weight", table, start.embedding(), config_.padded_vocab());
   for (std::int64_t i = 0; i < config_.layers; i++) layers_.push_back(make_layer(store, i));
   final_norm_ = &store.add("norm.weight", {config_.width}, Init::constant(1));
-  head_ = config_.tied ? embedding_
-                       : &store.add("to_logits.weight", table, start.matrix(config_.width), config_.padded_vocab());
+  head_ = config_.tied
+              ? embedding_
+              : &store.add("to_logits.weight", table, start.matrix(config_.width), config_.padded_vocab());
 }
 
 Gpt::Layer Gpt::make_layer(ParamStore& store, std::int64_t index) const {
@@ -86,8 +89,8 @@ Tensor Gpt::apply(Tape& t, const Layer& l, const Tensor& x, const Tensor& rope, 
     const Tensor qkv = ops::linear(t, normed, *l.qkv);
     const Tensor heads = c.attention == Attention::dense
                              ? ops::dense_attention(t, qkv, rope, c.heads, batch)
-                             : ops::sparse_attention(t, qkv, ops::linear(t, normed, *l.gate, l.gate_bias), rope,
-                                                     l.nsa, c.heads, c.nsa, batch);
+                             : ops::sparse_attention(t, qkv, ops::linear(t, normed, *l.gate, l.gate_bias),
+                                                     rope, l.nsa, c.heads, c.nsa, batch);
     mixed = ops::linear_add(t, heads, *l.out, nullptr, x);
   }
   const Tensor up = ops::linear(t, ops::rmsnorm(t, mixed, *l.ffn_norm, c.kNormEps), *l.up, l.up_bias);
@@ -108,7 +111,8 @@ Tensor Gpt::hidden(Tape& t, const Tensor& ids, std::int64_t batch) const {
   return ops::rmsnorm(t, x, *final_norm_, config_.kNormEps);
 }
 
-Tensor Gpt::losses(Tape& t, const Tensor& ids, const Tensor& targets, std::int64_t batch, float grad_scale) const {
+Tensor Gpt::losses(Tape& t, const Tensor& ids, const Tensor& targets, std::int64_t batch,
+                   float grad_scale) const {
   return ops::linear_cross_entropy(t, hidden(t, ids, batch), *head_, targets, config_.vocab, grad_scale);
 }
 
@@ -123,7 +127,8 @@ double Gpt::flops_per_token(std::int64_t length) const noexcept {
   double keys = (n + 1) / 2;
   if (c.attention == Attention::nsa) {
     const double block = double(c.nsa.block);
-    matrix += 3. * double(c.heads.query) * double(c.width) + 2. * double(c.heads.kv * c.heads.dim * c.heads.dim);
+    matrix +=
+        3. * double(c.heads.query) * double(c.width) + 2. * double(c.heads.kv * c.heads.dim * c.heads.dim);
     keys = std::min(double(c.nsa.window) + 1, n) + double(c.nsa.memory) + n / block / 2 +
            std::min(double(c.nsa.select), n / block) * block + block / 2;
   }

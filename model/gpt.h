@@ -16,18 +16,18 @@ class Gpt {
   // Registers the parameters, under the names of docs/model.md 1.4.
   Gpt(const GptConfig&, engine::ParamStore&, Recompute = Recompute::none);
 
-  // ids i32 [batch * length] -> the normed last layer's output [batch * length, width]. A row depends on earlier
-  // tokens of its sequence only.
+  // ids i32 [batch * length] -> the normed last layer's output [batch * length, width]. A row depends on
+  // earlier tokens of its sequence only.
   engine::Tensor hidden(engine::Tape&, const engine::Tensor& ids, std::int64_t batch) const;
-  // Loss of each target, f32 [batch * length]; targets i32 [batch * length], negative ones are not counted. The
-  // gradient is that of grad_scale * their sum.
-  engine::Tensor losses(engine::Tape&, const engine::Tensor& ids, const engine::Tensor& targets, std::int64_t batch,
-                        float grad_scale) const;
+  // Loss of each target, f32 [batch * length]; targets i32 [batch * length], negative ones are not counted.
+  // The gradient is that of grad_scale * their sum.
+  engine::Tensor losses(engine::Tape&, const engine::Tensor& ids, const engine::Tensor& targets,
+                        std::int64_t batch, float grad_scale) const;
   // hidden [rows, width] -> logits [rows, padded vocabulary]; columns from vocab on are padding.
   engine::Tensor logits(engine::Tape&, const engine::Tensor& hidden) const;
   const GptConfig& config() const noexcept { return config_; }
-  // Floating-point operations of one token's forward and backward pass at this length: 6 a matrix parameter that is
-  // multiplied, 12 a head's feature and key that attention visits.
+  // Floating-point operations of one token's forward and backward pass at this length: 6 a matrix parameter
+  // that is multiplied, 12 a head's feature and key that attention visits.
   double flops_per_token(std::int64_t length) const noexcept;
 
  private:

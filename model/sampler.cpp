@@ -13,8 +13,8 @@ std::int32_t Sampler::next(std::span<const float> logits, std::span<const std::i
   candidates_.clear();
   for (std::size_t i = 0; i < logits.size(); i++) {
     engine::require(logits[i] < std::numeric_limits<float>::infinity(), engine::Exit::diverged,
-                    "the model's output for token {} at position {} is {}; the checkpoint has diverged", i, position,
-                    logits[i]);
+                    "the model's output for token {} at position {} is {}; the checkpoint has diverged", i,
+                    position, logits[i]);
     if (std::int32_t(i) != banned) candidates_.push_back({logits[i], std::int32_t(i)});
   }
   penalize(history);
@@ -55,12 +55,13 @@ void Sampler::keep_largest(std::size_t count) {
   const auto larger = [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
   };
-  std::nth_element(candidates_.begin(), candidates_.begin() + std::ptrdiff_t(count - 1), candidates_.end(), larger);
+  std::nth_element(candidates_.begin(), candidates_.begin() + std::ptrdiff_t(count - 1), candidates_.end(),
+                   larger);
   candidates_.resize(count);
 }
 
-// top-p: the fewest largest whose probability reaches top_p; min-p: those at least min_p times as probable as the
-// best. Always keeps one.
+// top-p: the fewest largest whose probability reaches top_p; min-p: those at least min_p times as probable as
+// the best. Always keeps one.
 void Sampler::keep_probable() {
   std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;

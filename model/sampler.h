@@ -20,11 +20,12 @@ struct SamplerConfig {  // neutral: penalty 1, top_k 0, top_p 1, min_p 0; temper
 class Sampler {
  public:
   Sampler(SamplerConfig config, std::uint64_t seed) : config_(config), rng_{seed} {}
-  // The token at `position` after `history`; logits [vocab]. A pure function of its arguments, the configuration and
-  // the seed: each candidate gets Gumbel noise keyed by (position, token), the largest wins, ties to the lower token.
-  // `banned`, when given, can not be drawn. Throws Error(diverged) if a logit is NaN or +infinity.
-  std::int32_t next(std::span<const float> logits, std::span<const std::int32_t> history, std::uint64_t position,
-                    std::optional<std::int32_t> banned = std::nullopt);
+  // The token at `position` after `history`; logits [vocab]. A pure function of its arguments, the
+  // configuration and the seed: each candidate gets Gumbel noise keyed by (position, token), the largest
+  // wins, ties to the lower token. `banned`, when given, can not be drawn. Throws Error(diverged) if a logit
+  // is NaN or +infinity.
+  std::int32_t next(std::span<const float> logits, std::span<const std::int32_t> history,
+                    std::uint64_t position, std::optional<std::int32_t> banned = std::nullopt);
 
  private:
   struct Candidate {

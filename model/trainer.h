@@ -1,4 +1,5 @@
-// One training step and one evaluation batch over fixed shapes, in memory that was planned before the first step.
+// One training step and one evaluation batch over fixed shapes, in memory that was planned before the first
+// step.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -21,9 +22,11 @@ struct LossSum {
 class Trainer {
  public:
   // Rehearses a step and an evaluation, then allocates exactly what the larger needs.
-  Trainer(const Gpt&, engine::ParamStore&, engine::AdamW&, engine::Stream&, std::int64_t batch, std::int64_t length);
+  Trainer(const Gpt&, engine::ParamStore&, engine::AdamW&, engine::Stream&, std::int64_t batch,
+          std::int64_t length);
 
-  // Forward and backward of every micro-batch, then one update. The loss is the mean over all targets of the step.
+  // Forward and backward of every micro-batch, then one update. The loss is the mean over all targets of the
+  // step.
   LossSum step(std::span<const MicroBatch>, std::int64_t step, double learning_rate);
   // Forward only; the parameters and gradients are not touched.
   LossSum evaluate(const MicroBatch&);

@@ -58,7 +58,8 @@ class Guarded {
 };
 
 inline bool same_bits(const Floats& a, const Floats& b) {
-  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
 // Largest |got - expected| over max(1, largest |expected|); infinite for NaN or another size.
@@ -89,8 +90,8 @@ inline Doubles numerical_gradient(Doubles& x, const std::function<double()>& los
   return gradient;
 }
 
-// The change of `loss` along a random direction of x against that of a gradient: for shapes too large for every
-// element.
+// The change of `loss` along a random direction of x against that of a gradient: for shapes too large for
+// every element.
 inline double directional_error(Doubles& x, const Floats& gradient, const std::function<double()>& loss) {
   constexpr double kStep = 1e-5;
   Doubles direction = random_values(x.size() + 77, std::int64_t(x.size())), at = x;
@@ -144,13 +145,14 @@ inline Attended attend(const double* q, const std::vector<Key>& keys, std::int64
   result.lse = largest + std::log(sum);
   for (std::size_t j = 0; j < keys.size(); j++) {
     result.p[j] = std::exp(result.p[j] - result.lse);
-    for (std::int64_t d = 0; d < dim; d++) result.out[std::size_t(d)] += result.p[j] * keys[j].gate * keys[j].v[d];
+    for (std::int64_t d = 0; d < dim; d++)
+      result.out[std::size_t(d)] += result.p[j] * keys[j].gate * keys[j].v[d];
   }
   return result;
 }
 
-// What must hold for every op, given as a function from thread count to its results: the same bits again, and on two
-// threads as on one.
+// What must hold for every op, given as a function from thread count to its results: the same bits again, and
+// on two threads as on one.
 inline std::vector<Floats> repeatable(const std::function<std::vector<Floats>()>& run) {
   int before = omp_get_max_threads();
   omp_set_num_threads(1);

@@ -29,7 +29,8 @@ GoldenTensor read(const engine::ContainerEntry& entry) {
   return t;
 }
 
-// The dense reference keeps q, k and v apart and names the output to_out; ours are one matrix and combine_heads.
+// The dense reference keeps q, k and v apart and names the output to_out; ours are one matrix and
+// combine_heads.
 std::map<std::string, GoldenTensor> with_our_names(const std::map<std::string, GoldenTensor>& reference) {
   std::map<std::string, GoldenTensor> ours;
   for (const auto& [name, tensor] : reference) {
@@ -52,7 +53,8 @@ std::map<std::string, GoldenTensor> with_our_names(const std::map<std::string, G
   return ours;
 }
 
-std::map<std::string, GoldenTensor> with_prefix(const engine::ContainerReader& file, const std::string& prefix) {
+std::map<std::string, GoldenTensor> with_prefix(const engine::ContainerReader& file,
+                                                const std::string& prefix) {
   std::map<std::string, GoldenTensor> found;
   for (const auto& entry : file.entries())
     if (entry.name.starts_with(prefix)) found[entry.name.substr(prefix.size())] = read(entry);

@@ -17,7 +17,9 @@ Outcome outcome;  // doctest makes the listener, so there is no other way from i
 struct Listener : doctest::IReporter {
   explicit Listener(const doctest::ContextOptions&) {}
   void test_run_start() override {}
-  void test_run_end(const doctest::TestRunStats& stats) override { outcome.failed = stats.numTestCasesFailed; }
+  void test_run_end(const doctest::TestRunStats& stats) override {
+    outcome.failed = stats.numTestCasesFailed;
+  }
   void test_case_start(const doctest::TestCaseData&) override { outcome.ran++; }
   void test_case_reenter(const doctest::TestCaseData&) override {}
   void test_case_end(const doctest::CurrentTestCaseStats&) override {}

@@ -13,8 +13,8 @@ std::filesystem::path shared_data();
 std::filesystem::path golden_dir();
 std::filesystem::path repository();  // the source tree this binary was built from
 
-// For doctest's decorator: TEST_CASE("name" * doctest::skip(tests::lacks("name", missing, "why"))). Remembers the
-// reason for the report and returns `missing`.
+// For doctest's decorator: TEST_CASE("name" * doctest::skip(tests::lacks("name", missing, "why"))). Remembers
+// the reason for the report and returns `missing`.
 bool lacks(const char* test, bool missing, const char* reason);
 std::string reason_for_skipping(const std::string& test);  // empty: it is not to be skipped
 // lacks() for tests that read files below shared_data().
@@ -42,8 +42,8 @@ struct Ran {  // a program's end
 };
 // Runs a shell command line with stdin closed; code is the exit status (128 + signal if killed).
 Ran run_command(const std::string& command);
-// The program `name` as built beside this test binary's tree (the repository root for BUILD=build), quoted for a
-// shell.
+// The program `name` as built beside this test binary's tree (the repository root for BUILD=build), quoted
+// for a shell.
 std::string program(const std::string& name);
 
 }  // namespace tests

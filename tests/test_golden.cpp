@@ -102,7 +102,8 @@ class GoldenRun {
       }
       double largest = 0;
       for (double v : found->second.values) largest = std::max(largest, std::fabs(v));
-      const double error = worst_difference(p.grad.to_host(stream_), found->second.values) / std::max(largest, 1e-30);
+      const double error =
+          worst_difference(p.grad.to_host(stream_), found->second.values) / std::max(largest, 1e-30);
       if (!(error <= errors_.gradients)) errors_.gradients = error, errors_.worst_gradient = p.name;
     }
   }
@@ -146,7 +147,8 @@ class GoldenRun {
       errors_.wrong_picks = std::int64_t(expected.size());
       return;
     }
-    for (std::size_t i = 0; i < expected.size(); i++) errors_.wrong_picks += selected.i32()[i] != int(expected[i]);
+    for (std::size_t i = 0; i < expected.size(); i++)
+      errors_.wrong_picks += selected.i32()[i] != int(expected[i]);
   }
 
   const GoldenCase& golden_;
@@ -180,8 +182,8 @@ TEST_CASE("golden") {
     }
     ran++;
     const Errors e = GoldenRun(g).run();
-    const bool ok = e.problems.empty() && e.logits <= kLogits && e.loss <= kLoss && e.gradients <= kGradients &&
-                    e.wrong_picks == 0;
+    const bool ok = e.problems.empty() && e.logits <= kLogits && e.loss <= kLoss &&
+                    e.gradients <= kGradients && e.wrong_picks == 0;
     std::printf("golden %s: %s, logits %.1e, loss %.1e, gradients %.1e\n", name.c_str(), ok ? "ok" : "FAILED",
                 e.logits, e.loss, e.gradients);
     for (const auto& problem : e.problems) FAIL_CHECK(problem);
