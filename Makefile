@@ -1,4 +1,4 @@
-# make                 all programs           make train | sample | tools | bench   one group
+# make                 all programs           make train | sample | tools   one group
 # make V=1             shows every command
 # make demo            the whole path on the bundled text            make test   build and run all tests
 # make deps            install what is missing (Debian, Ubuntu)      make check  format and include rules

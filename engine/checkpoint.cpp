@@ -53,9 +53,10 @@ std::map<std::string, std::uint32_t> read_checksums(const ContainerReader& file)
 
 void check_crc(const ContainerReader& file, const ContainerEntry& entry, std::uint32_t expected) {
   const auto found = crc32_of(entry.bytes);
-  require(found == expected, file.bad_file(),
-          "{}: tensor {} has the checksum {:08x}, expected {:08x}: the file is damaged; copy it again",
-          file.path(), entry.name, found, expected);
+  require(
+      found == expected, file.bad_file(),
+      "{}: tensor {} has the checksum (CRC-32) {:08x}, expected {:08x}: the file is damaged; copy it again",
+      file.path(), entry.name, found, expected);
 }
 
 }  // namespace
@@ -146,6 +147,9 @@ void Checkpoint::load(AdamW& optimizer, const ParamStore& store, Stream& stream)
 
 void verify_checksums(const ContainerReader& file) {
   const auto expected = read_checksums(file);
+  require(expected.size() == file.entries().size(), file.bad_file(),
+          "{}: lists {} checksums for {} tensors; the file is damaged", file.path(), expected.size(),
+          file.entries().size());
   for (const auto& entry : file.entries()) {
     const auto found = expected.find(entry.name);
     require(found != expected.end(), file.bad_file(), "{}: has no checksum for the tensor {}", file.path(),

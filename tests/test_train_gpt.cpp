@@ -156,6 +156,9 @@ TEST_CASE("train_gpt: refusals") {
   check_refused(train("-d " + file + out), "train_gpt", 3, "truncated");
   check_refused(train("-d " + model.checkpoint() + out), "train_gpt", 3, "nsa-tokens");
   check_refused(train("-t 100k" + data + out), "train_gpt", 3, "-t");
+  const Ran other = run_command("printf 'a b c\\n\\nd e f\\n' | " + program("prepare") + " - -o " + file);
+  REQUIRE(other.code == 0);
+  check_refused(train("--val-data " + file + data + out), "train_gpt", 4, "another vocabulary");
   check_refused(train("--resume" + data + out), "train_gpt", 4, "--resume");
   check_refused(train("--init-from " + model.data() + data + out), "train_gpt", 4, "nsa-checkpoint");
   check_refused(train(TrainedModel::flags() + "--layers 2 --init-from " + model.checkpoint() + data + out),
@@ -175,6 +178,30 @@ TEST_CASE("train_gpt: refusals") {
   CHECK(train("--version").out.starts_with("train_gpt 0."));
   CHECK(train("--preset list").out.find("gpt2-124m") != std::string::npos);
   CHECK(train("--list-devices").out.starts_with("cpu: "));
+}
+
+TEST_CASE("train_gpt: a plan writes nothing, and no output is in its way") {
+  for (const char* flag : {"--memory", "--dry-run"}) {
+    TempDir folder;
+    tests::write_file(folder / "m.bin", "an earlier run");
+    const Ran ran = train(train_small(folder, flag));
+    CAPTURE(ran.err);
+    CHECK(ran.code == 0);
+    CHECK(ran.out.find("memory ") != std::string::npos);
+    CHECK(ran.out.find("step 1/") == std::string::npos);
+    CHECK(tests::read_file(folder / "m.bin") == "an earlier run");
+    CHECK(!std::filesystem::exists(folder / "m.log.jsonl"));
+  }
+}
+
+TEST_CASE("train_gpt: goes on when nobody reads its output") {
+  TempDir folder;
+  const Ran ran = run_command("{ " + program("train_gpt") + " " + train_small(folder, "-x 12 -v 0 -n 0") +
+                              "; echo $? >'" + (folder / "code").string() + "'; } | head -n 1 >/dev/null");
+  CHECK(tests::read_file(folder / "code") == "0\n");
+  CHECK(ran.err == "");
+  REQUIRE(std::filesystem::exists(folder / "m.bin"));
+  CHECK(losses_of(folder / "m.log.jsonl").size() == 12);
 }
 
 TEST_CASE("train_gpt: SIGTERM saves, and the run goes on") {

@@ -7,10 +7,10 @@
 #include <cstdio>
 #include <fstream>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "data/token_file.h"
 #include "data/tokenizer.h"
+#include "engine/checkpoint.h"
 #include "engine/container.h"
 #include "tools/cli.h"
 #include "tools/format.h"
@@ -72,23 +72,6 @@ int info(const std::string& path, bool hash) {
   return 0;
 }
 
-// Metadata `crc32` of a checkpoint: a JSON object, tensor name -> CRC-32 as a number.
-void verify_tensors(const engine::ContainerReader& file) {
-  const auto crcs = nlohmann::json::parse(file.meta("crc32"), nullptr, false);
-  require(crcs.is_object() && crcs.size() == file.entries().size(), file.bad_file(),
-          "{}: metadata crc32 is no JSON object with a CRC for each of the {} tensors; the file is damaged",
-          file.path(), file.entries().size());
-  for (const auto& entry : file.entries()) {
-    const auto crc = crcs.find(entry.name);
-    require(crc != crcs.end() && crc->is_number_unsigned(), file.bad_file(),
-            "{}: no CRC for tensor {}; the file is damaged", file.path(), entry.name);
-    const std::uint32_t found = engine::crc32_of(entry.bytes);
-    require(found == crc->get<std::uint64_t>(), file.bad_file(),
-            "{}: CRC-32 {:08x} of tensor {}, expected {:08x}; the file is damaged, use another copy",
-            file.path(), found, entry.name, crc->get<std::uint64_t>());
-  }
-}
-
 int verify(const std::string& path) {
   const engine::ContainerReader file(path, code_for(path));
   const std::string& format = file.meta("format");
@@ -96,7 +79,7 @@ int verify(const std::string& path) {
     data::TokenFile(path).verify();
   } else if (format.starts_with("nsa-checkpoint/")) {
     file.require_format("nsa-checkpoint");
-    verify_tensors(file);
+    engine::verify_checksums(file);
   } else {
     file.require_format("nsa-tokenizer");
     data::load_tokenizer(path);

@@ -1,4 +1,5 @@
 // train_gpt: a token file -> a trained model (docs/reference.md).
+#include <csignal>
 #include <filesystem>
 
 #include "data/interrupt.h"
@@ -53,6 +54,7 @@ int train(TrainFlags flags, int argc, char** argv) {
     for (const auto& preset : model::presets()) fmt::print("{:<10} {}\n", preset.name, preset.about);
     return 0;
   }
+  std::signal(SIGPIPE, SIG_IGN);    // a run outlives the reader of its output
   const data::Interrupt interrupt;  // before the first thread starts, so that all hold the signals back
   tools::use_threads(flags.threads);
   require(flags.resume == Resume::no || flags.init_from.empty(), Exit::usage,
@@ -60,11 +62,12 @@ int train(TrainFlags flags, int argc, char** argv) {
   auto resumed = open_resumed(flags);
   if (resumed)
     flags = over(tools::saved_state_from_json(resumed->state(), resumed->path()).flags, argc, argv);
+  const bool planning = flags.plan_only || flags.dry_run;  // writes nothing, so no output can be in the way
   require(!flags.data.empty(), Exit::usage,
           "-d is missing: give the token file that ./prepare made, e.g. -d zhwiki.bin");
   require(!is_number(flags.data) || std::filesystem::exists(flags.data), Exit::usage,
           "-d {}: expected a token file made by ./prepare, got a number (the batch size is -b)", flags.data);
-  require(resumed || flags.overwrite || !std::filesystem::exists(flags.out), Exit::usage,
+  require(planning || resumed || flags.overwrite || !std::filesystem::exists(flags.out), Exit::usage,
           "{}: exists; continue it with --resume, replace it with --overwrite, or name another with -o",
           flags.out);
   auto file = std::make_unique<data::TokenFile>(flags.data);
@@ -82,7 +85,7 @@ int train(TrainFlags flags, int argc, char** argv) {
     }
   }
   tools::TrainRun run(flags, config, std::move(file), std::move(resumed));
-  if (flags.plan_only || flags.dry_run) return run.print_plan(), 0;
+  if (planning) return run.print_plan(), 0;
   return run.run(interrupt);
 }
 

@@ -70,10 +70,9 @@ void TrainLog::write(const std::string& line) {
 void TrainLog::step(const StepReport& r) {
   if (first_step_ == 0) first_step_ = r.step;
   const double each = elapsed() / double(r.step - first_step_ + 1), speed = double(r.step_tokens) / r.seconds;
-  fmt::print("step {}/{} | loss {:.4f} | norm {:.2f} | lr {:.2e} | {:.1f} ms | {} tok/s | mfu n/a | eta {}\n",
-             r.step, r.steps, r.loss, r.grad_norm, r.learning_rate, 1e3 * r.seconds,
-             with_commas(std::int64_t(speed)), duration(each * double(r.steps - r.step)));
-  std::fflush(stdout);
+  say("step {}/{} | loss {:.4f} | norm {:.2f} | lr {:.2e} | {:.1f} ms | {} tok/s | mfu n/a | eta {}\n",
+      r.step, r.steps, r.loss, r.grad_norm, r.learning_rate, 1e3 * r.seconds,
+      with_commas(std::int64_t(speed)), duration(each * double(r.steps - r.step)));
   write(
       fmt::format("{{\"step\":{},\"tokens\":{},\"epoch\":{},\"loss\":{},\"grad_norm\":{},\"lr\":{},\"ms\":{},"
                   "\"tok_s\":{},\"mfu\":null,\"time\":{}}}\n",
@@ -82,9 +81,7 @@ void TrainLog::step(const StepReport& r) {
 }
 
 void TrainLog::validation(const ValidationReport& r) {
-  fmt::print("val {} | loss {:.4f} | bpb {:.4f} | ppl {:.1f}\n", r.step, r.loss, r.bits_per_byte,
-             std::exp(r.loss));
-  std::fflush(stdout);
+  say("val {} | loss {:.4f} | bpb {:.4f} | ppl {:.1f}\n", r.step, r.loss, r.bits_per_byte, std::exp(r.loss));
   write(fmt::format("{{\"step\":{},\"tokens\":{},\"epoch\":{},\"val_loss\":{},\"bpb\":{},\"time\":{}}}\n",
                     r.step, r.tokens, r.epoch, number(r.loss), number(r.bits_per_byte), number(elapsed())));
 }

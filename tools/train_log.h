@@ -1,5 +1,7 @@
 // What a training run says: lines on stdout, and one JSON object a line in the log file.
 #pragma once
+#include <fmt/format.h>
+
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -9,6 +11,13 @@
 #include "tools/format.h"
 
 namespace tools {
+
+// A line, or a part of one, on stdout. A reader that has gone away does not end a run: the log goes on.
+template <class... A> void say(fmt::format_string<A...> format, A&&... a) {
+  const std::string text = fmt::format(format, std::forward<A>(a)...);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
 
 struct StepReport {
   std::int64_t step = 0, steps = 0, tokens = 0, epoch = 0, step_tokens = 0;

@@ -45,7 +45,7 @@ data::Windows validation_windows(const TrainFlags& f, const data::TokenFile& dat
 std::unique_ptr<data::TokenFile> open_validation(const TrainFlags& f, const data::TokenFile& data) {
   if (f.validation_data.empty()) return nullptr;
   auto file = std::make_unique<data::TokenFile>(f.validation_data);
-  require(file->vocab_sha256() == data.vocab_sha256(), Exit::data,
+  require(file->vocab_sha256() == data.vocab_sha256(), Exit::checkpoint,
           "{}: was made with another vocabulary than {}; prepare both with the same one", f.validation_data,
           f.data);
   return file;
@@ -124,26 +124,24 @@ void TrainRun::load(const engine::Checkpoint& checkpoint) {
 
 void TrainRun::print_opening() const {
   const std::uint64_t slab = store_.values().bytes();
-  fmt::print("train_gpt {}, {} build\n", kVersion, engine::has_cuda ? "CUDA" : "CPU");
-  fmt::print("device     {}; fp32{}; seed {}\n", engine::device_name(stream_.device()),
-             flags_.dtype == "auto" ? " (the CPU computes in fp32)" : "", flags_.seed);
-  fmt::print("data       {}: {} tokens to train on, {} to validate on; vocabulary {}\n", flags_.data,
-             with_commas(std::int64_t(data_->validation_from())),
-             with_commas(std::int64_t(validation_.targets())), with_commas(gpt_.config().vocab));
-  fmt::print("model      {} parameters, {} layers of {}, {} attention\n",
-             with_commas(store_.trained_scalars()), gpt_.config().layers, gpt_.config().width,
-             gpt_.config().attention == model::Attention::nsa ? "sparse" : "dense");
-  fmt::print("step       {} x {} sequences of {} tokens = {} tokens; {} windows an epoch\n",
-             flags_.accumulation, flags_.batch, flags_.length,
-             with_commas(flags_.accumulation * flags_.batch * flags_.length),
-             with_commas(std::int64_t(train_.whole())));
+  say("train_gpt {}, {} build\n", kVersion, engine::has_cuda ? "CUDA" : "CPU");
+  say("device     {}; fp32{}; seed {}\n", engine::device_name(stream_.device()),
+      flags_.dtype == "auto" ? " (the CPU computes in fp32)" : "", flags_.seed);
+  say("data       {}: {} tokens to train on, {} to validate on; vocabulary {}\n", flags_.data,
+      with_commas(std::int64_t(data_->validation_from())), with_commas(std::int64_t(validation_.targets())),
+      with_commas(gpt_.config().vocab));
+  say("model      {} parameters, {} layers of {}, {} attention\n", with_commas(store_.trained_scalars()),
+      gpt_.config().layers, gpt_.config().width,
+      gpt_.config().attention == model::Attention::nsa ? "sparse" : "dense");
+  say("step       {} x {} sequences of {} tokens = {} tokens; {} windows an epoch\n", flags_.accumulation,
+      flags_.batch, flags_.length, with_commas(flags_.accumulation * flags_.batch * flags_.length),
+      with_commas(std::int64_t(train_.whole())));
   const std::uint64_t gradients = store_.grads().bytes(), activations = trainer_->activation_bytes();
-  fmt::print("memory     parameters {}, gradients {}, optimizer {}, activations {}; {} in all\n",
-             mebibytes(slab), mebibytes(gradients), mebibytes(2 * gradients), mebibytes(activations),
-             mebibytes(slab + 3 * gradients + activations));
-  if (state_.step > 0) fmt::print("resumed    {} after step {}\n", flags_.out, state_.step);
-  if (validation_.targets() == 0) fmt::print("validation off: the data has no validation part\n");
-  std::fflush(stdout);
+  say("memory     parameters {}, gradients {}, optimizer {}, activations {}; {} in all\n", mebibytes(slab),
+      mebibytes(gradients), mebibytes(2 * gradients), mebibytes(activations),
+      mebibytes(slab + 3 * gradients + activations));
+  if (state_.step > 0) say("resumed    {} after step {}\n", flags_.out, state_.step);
+  if (validation_.targets() == 0) say("validation off: the data has no validation part\n");
 }
 
 model::LossSum TrainRun::train_step() {
@@ -227,8 +225,7 @@ void TrainRun::sample() {
   TextRequest request{.prompt = prompt_tokens(*tokenizer_, flags_.prompt), .tokens = kSampleTokens};
   std::string text = flags_.prompt;
   generate_text(generator, sampler, *tokenizer_, request, [&](std::string_view piece) { text += piece; });
-  fmt::print("sample {} | {}\n", state_.step, text);
-  std::fflush(stdout);
+  say("sample {} | {}\n", state_.step, text);
   log_->event(state_.step, "sample", text);
 }
 
@@ -273,9 +270,8 @@ int TrainRun::run(const data::Interrupt& interrupt) {
     if (code == 0 && due(flags_.sample_every)) sample();
   }
   if (!saved) save();
-  if (state_.best_validation > 0) fmt::print("best validation loss {:.4f}; ", state_.best_validation);
-  fmt::print("./sample -c {}{}\n", flags_.out,
-             finished() ? "" : "   (go on: the same command with --resume)");
+  if (state_.best_validation > 0) say("best validation loss {:.4f}; ", state_.best_validation);
+  say("./sample -c {}{}\n", flags_.out, finished() ? "" : "   (go on: the same command with --resume)");
   return code;
 }
 
