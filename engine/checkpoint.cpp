@@ -51,12 +51,17 @@ std::map<std::string, std::uint32_t> read_checksums(const ContainerReader& file)
   return all;
 }
 
-void check_crc(const ContainerReader& file, const ContainerEntry& entry, std::uint32_t expected) {
+using Checksums = std::map<std::string, std::uint32_t>;
+
+void check_crc(const ContainerReader& file, const ContainerEntry& entry, const Checksums& listed) {
+  const auto expected = listed.find(entry.name);
+  require(expected != listed.end(), file.bad_file(), "{}: has no checksum for the tensor {}", file.path(),
+          entry.name);
   const auto found = crc32_of(entry.bytes);
   require(
-      found == expected, file.bad_file(),
+      found == expected->second, file.bad_file(),
       "{}: tensor {} has the checksum (CRC-32) {:08x}, expected {:08x}: the file is damaged; copy it again",
-      file.path(), entry.name, found, expected);
+      file.path(), entry.name, found, expected->second);
 }
 
 }  // namespace
@@ -101,14 +106,8 @@ Checkpoint::Checkpoint(const std::filesystem::path& path) : file_(path, Exit::ch
 
 std::string_view Checkpoint::tokenizer() const {
   const auto& entry = file_.at("tokenizer", FileType::u8);
-  check_crc(file_, entry, expected_crc(entry.name));
+  check_crc(file_, entry, crc32_);
   return {reinterpret_cast<const char*>(entry.bytes.data()), entry.bytes.size()};
-}
-
-std::uint32_t Checkpoint::expected_crc(const std::string& name) const {
-  const auto found = crc32_.find(name);
-  require(found != crc32_.end(), Exit::checkpoint, "{}: has no checksum for the tensor {}", path(), name);
-  return found->second;
 }
 
 void Checkpoint::load_tensor(const std::string& name, const Shape& shape, const Tensor& into,
@@ -116,7 +115,7 @@ void Checkpoint::load_tensor(const std::string& name, const Shape& shape, const 
   const auto& entry = file_.at(name, FileType::f32);
   require(entry.shape == dims(shape), Exit::checkpoint,
           "{}: tensor {} does not have the shape {} of its configuration", path(), name, to_string(shape));
-  check_crc(file_, entry, expected_crc(name));
+  check_crc(file_, entry, crc32_);
   const auto values = entry.as<float>();
   const bool finite = std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
   require(finite, Exit::checkpoint,
@@ -150,12 +149,7 @@ void verify_checksums(const ContainerReader& file) {
   require(expected.size() == file.entries().size(), file.bad_file(),
           "{}: lists {} checksums for {} tensors; the file is damaged", file.path(), expected.size(),
           file.entries().size());
-  for (const auto& entry : file.entries()) {
-    const auto found = expected.find(entry.name);
-    require(found != expected.end(), file.bad_file(), "{}: has no checksum for the tensor {}", file.path(),
-            entry.name);
-    check_crc(file, entry, found->second);
-  }
+  for (const auto& entry : file.entries()) check_crc(file, entry, expected);
 }
 
 }  // namespace engine

@@ -39,7 +39,6 @@ class Checkpoint {
 
  private:
   void load_tensor(const std::string& name, const Shape& shape, const Tensor& into, Stream&) const;
-  std::uint32_t expected_crc(const std::string& name) const;
 
   ContainerReader file_;
   std::map<std::string, std::uint32_t> crc32_;

@@ -15,12 +15,8 @@ namespace {
 
 constexpr std::size_t kLargePages = std::size_t(8) << 20;  // bytes from which they are asked for
 
-[[noreturn]] void fail_gpu(const k::Status& status, const char* doing) {
-  throw DeviceError(fmt::format("{}: {}", doing, status.what), Exit::gpu);
-}
-
 void check(const k::Status& status, const char* doing) {
-  if (!status.ok()) fail_gpu(status, doing);
+  if (!status.ok()) throw DeviceError(fmt::format("{}: {}", doing, status.what), Exit::gpu);
 }
 
 }  // namespace

@@ -169,4 +169,19 @@ inline std::vector<Floats> repeatable(const std::function<std::vector<Floats>()>
   return first;
 }
 
+// Given a backward pass (gradients to add to, or null; bits of the wanted ones) and what it gives alone:
+// adding gives the sum, and a gradient is the same whether or not the others are wanted, which then are not
+// written.
+template <class Backward> void adds_and_skips(const std::vector<Floats>& once, Backward backward) {
+  const std::vector<Floats> twice = backward(&once, (1 << once.size()) - 1);
+  for (std::size_t i = 0; i < once.size(); i++) {
+    CAPTURE(i);
+    CHECK(distance(twice[i], sum_of(Doubles(once[i].begin(), once[i].end()), once[i])) < 1e-6);
+    const std::vector<Floats> alone = backward(nullptr, 1 << i);
+    CHECK(same_bits(alone[i], once[i]));
+    for (std::size_t other = 0; other < once.size(); other++)
+      if (other != i) CHECK(std::isnan(alone[other][0]));
+  }
+}
+
 }  // namespace tests::attention

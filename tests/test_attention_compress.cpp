@@ -132,14 +132,9 @@ TEST_CASE("compression: same bits again and on two threads; adding; unwanted gra
   Case c(37, 16, 8);
   repeatable([&] { return c.forward(); });
   auto once = repeatable([&] { return c.backward(); });
-  auto twice = c.backward(&once);
-  for (std::size_t i = 0; i < 4; i++) {
-    CHECK(distance(twice[i], sum_of(Doubles(once[i].begin(), once[i].end()), once[i])) < 1e-6);
-    auto alone = c.backward(nullptr, 1 << i);
-    CHECK(same_bits(alone[i], once[i]));
-    for (std::size_t other = 0; other < 4; other++)
-      if (other != i) CHECK(std::isnan(alone[other][0]));
-  }
+  CHECK(once.size() == 4);
+  adds_and_skips(once,
+                 [&](const std::vector<Floats>* start, int wanted) { return c.backward(start, wanted); });
 }
 
 TEST_CASE("compression: equal blocks give equal bits; a block depends on its own tokens alone") {

@@ -125,16 +125,11 @@ TEST_CASE("window attention: same bits again and on two threads; adding; unwante
   Case c({2, 6, 3, 37, 16}, 16);
   repeatable([&] { return c.forward(); });
   auto once = repeatable([&] { return c.backward(); });
-  auto twice = c.backward(&once);
   Doubles* inputs[] = {&c.q, &c.k, &c.v};
-  for (std::size_t i = 0; i < 3; i++) {
-    CHECK(distance(twice[i], sum_of(Doubles(once[i].begin(), once[i].end()), once[i])) < 1e-6);
-    auto alone = c.backward(nullptr, 1 << i);
-    CHECK(same_bits(alone[i], once[i]));
-    for (std::size_t other = 0; other < 3; other++)
-      if (other != i) CHECK(std::isnan(alone[other][0]));
-    CHECK(once[i].size() == inputs[i]->size());
-  }
+  REQUIRE(once.size() == 3);
+  for (std::size_t i = 0; i < 3; i++) CHECK(once[i].size() == inputs[i]->size());
+  adds_and_skips(once,
+                 [&](const std::vector<Floats>* start, int wanted) { return c.backward(start, wanted); });
 }
 
 TEST_CASE("window attention: a query does not feel later tokens, to the bit") {

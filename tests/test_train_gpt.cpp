@@ -196,8 +196,9 @@ TEST_CASE("train_gpt: a plan writes nothing, and no output is in its way") {
 
 TEST_CASE("train_gpt: goes on when nobody reads its output") {
   TempDir folder;
-  const Ran ran = run_command("{ " + program("train_gpt") + " " + train_small(folder, "-x 12 -v 0 -n 0") +
-                              "; echo $? >'" + (folder / "code").string() + "'; } | head -n 1 >/dev/null");
+  const Ran ran =
+      run_command("{ " + program("train_gpt") + " " + train_small(folder, "-x 12 -v 0 -n 0 --resume=auto") +
+                  "; echo $? >'" + (folder / "code").string() + "'; } | head -n 1 >/dev/null");
   CHECK(tests::read_file(folder / "code") == "0\n");
   CHECK(ran.err == "");
   REQUIRE(std::filesystem::exists(folder / "m.bin"));

@@ -1,13 +1,11 @@
 // inspect: what a token file, tokenizer file or checkpoint holds, and whether it is sound
 // (docs/reference.md).
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <fstream>
-#include <memory>
 
+#include "data/sha256.h"
 #include "data/token_file.h"
 #include "data/tokenizer.h"
 #include "engine/checkpoint.h"
@@ -42,17 +40,12 @@ std::vector<const engine::ContainerEntry*> by_name(const engine::ContainerReader
 }
 
 std::string sha256_of(const engine::ContainerReader& file) {
-  const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(), &EVP_MD_CTX_free);
-  bool ok = context != nullptr && EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1;
+  data::Sha256 hash;
   for (const auto* entry : by_name(file)) {
-    ok = ok && EVP_DigestUpdate(context.get(), entry->name.data(), entry->name.size()) == 1;
-    ok = ok && EVP_DigestUpdate(context.get(), entry->bytes.data(), entry->bytes.size()) == 1;
+    hash.update(entry->name);
+    hash.update(entry->bytes);
   }
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  require(ok && EVP_DigestFinal_ex(context.get(), digest, &size) == 1, Exit::failure,
-          "libcrypto refused to compute a SHA-256");
-  return fmt::format("{:02x}", fmt::join(digest, digest + size, ""));
+  return hash.hex();
 }
 
 void put(std::string_view text) {  // failures are looked at once, at the end

@@ -16,24 +16,47 @@ constexpr std::int64_t kMany = std::int64_t(1) << 31;
 
 // Every flag that a checkpoint keeps, by name: one list for writing and for reading.
 template <class Flags, class F> void each_kept(Flags& f, F&& visit) {
-  visit("data", f.data), visit("val-data", f.validation_data), visit("preset", f.preset),
-      visit("layers", f.layers);
-  visit("width", f.width), visit("heads", f.heads), visit("kv-heads", f.kv_heads),
-      visit("head-dim", f.head_dim);
-  visit("ffn", f.ffn), visit("ffn-kind", f.ffn_kind), visit("attn", f.attention), visit("tied", f.tied);
-  visit("diff-topk", f.diff_topk), visit("block", f.block), visit("select", f.select),
-      visit("window", f.window);
-  visit("memory", f.memory), visit("rope-theta", f.rope_theta), visit("steps", f.steps),
-      visit("batch", f.batch);
-  visit("seq-len", f.length), visit("accum", f.accumulation), visit("lr", f.learning_rate);
-  visit("warmup", f.warmup), visit("schedule", f.schedule), visit("final-lr-frac", f.final_fraction);
-  visit("weight-decay", f.weight_decay), visit("beta1", f.beta1), visit("beta2", f.beta2),
-      visit("eps", f.eps);
-  visit("clip", f.clip), visit("dtype", f.dtype), visit("recompute", f.recompute);
-  visit("on-nonfinite", f.on_nonfinite), visit("seed", f.seed), visit("eval-every", f.eval_every);
-  visit("eval-tokens", f.eval_tokens), visit("sample-every", f.sample_every),
-      visit("save-every", f.save_every);
-  visit("keep", f.keep), visit("prompt", f.prompt);
+  visit("data", f.data);
+  visit("val-data", f.validation_data);
+  visit("preset", f.preset);
+  visit("layers", f.layers);
+  visit("width", f.width);
+  visit("heads", f.heads);
+  visit("kv-heads", f.kv_heads);
+  visit("head-dim", f.head_dim);
+  visit("ffn", f.ffn);
+  visit("ffn-kind", f.ffn_kind);
+  visit("attn", f.attention);
+  visit("tied", f.tied);
+  visit("diff-topk", f.diff_topk);
+  visit("block", f.block);
+  visit("select", f.select);
+  visit("window", f.window);
+  visit("memory", f.memory);
+  visit("rope-theta", f.rope_theta);
+  visit("steps", f.steps);
+  visit("batch", f.batch);
+  visit("seq-len", f.length);
+  visit("accum", f.accumulation);
+  visit("lr", f.learning_rate);
+  visit("warmup", f.warmup);
+  visit("schedule", f.schedule);
+  visit("final-lr-frac", f.final_fraction);
+  visit("weight-decay", f.weight_decay);
+  visit("beta1", f.beta1);
+  visit("beta2", f.beta2);
+  visit("eps", f.eps);
+  visit("clip", f.clip);
+  visit("dtype", f.dtype);
+  visit("recompute", f.recompute);
+  visit("on-nonfinite", f.on_nonfinite);
+  visit("seed", f.seed);
+  visit("eval-every", f.eval_every);
+  visit("eval-tokens", f.eval_tokens);
+  visit("sample-every", f.sample_every);
+  visit("save-every", f.save_every);
+  visit("keep", f.keep);
+  visit("prompt", f.prompt);
 }
 
 void declare_model(CLI::App& app, TrainFlags& f) {

@@ -42,7 +42,7 @@ std::unique_ptr<engine::Checkpoint> open_resumed(const TrainFlags& flags) {
             "--resume: there is no {}; name the checkpoint with -o, or use --resume=auto to start where "
             "there is none",
             flags.out);
-    fmt::print("resume: no {}, starting anew\n", flags.out);
+    tools::say("resume: no {}, starting anew\n", flags.out);
     return nullptr;
   }
   return std::make_unique<engine::Checkpoint>(flags.out);
@@ -60,8 +60,11 @@ int train(TrainFlags flags, int argc, char** argv) {
   require(flags.resume == Resume::no || flags.init_from.empty(), Exit::usage,
           "--resume and --init-from exclude each other: the first continues a run, the second starts one");
   auto resumed = open_resumed(flags);
-  if (resumed)
-    flags = over(tools::saved_state_from_json(resumed->state(), resumed->path()).flags, argc, argv);
+  tools::SavedState saved;
+  if (resumed) {
+    saved = tools::saved_state_from_json(resumed->state(), resumed->path());
+    flags = over(saved.flags, argc, argv);
+  }
   const bool planning = flags.plan_only || flags.dry_run;  // writes nothing, so no output can be in the way
   require(!flags.data.empty(), Exit::usage,
           "-d is missing: give the token file that ./prepare made, e.g. -d zhwiki.bin");
@@ -77,9 +80,8 @@ int train(TrainFlags flags, int argc, char** argv) {
             "{}: holds another model than these flags and this data describe; leave the model flags out to "
             "resume it",
             flags.out);
-    const auto saved = tools::saved_state_from_json(resumed->state(), resumed->path());
     if (saved.state.step >= flags.steps) {
-      fmt::print("{}: the run is finished: {} of {} steps are done; ./sample -c {}\n", flags.out,
+      tools::say("{}: the run is finished: {} of {} steps are done; ./sample -c {}\n", flags.out,
                  saved.state.step, flags.steps, flags.out);
       return 0;
     }

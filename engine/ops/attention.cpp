@@ -189,6 +189,7 @@ struct Sparse {
  private:
   Branch make_branch(Tape&) const;
   Tensor compress(Tape&, const Tensor& x, const Param& weight, const Param& bias, const Param& place) const;
+  template <class Attend> void turned_backward(Back&, Rotation, k::Grad dqkv, Attend attend) const;
   void fine_backward(Back&, const Tensor& dout, const Tensor& d_importance, k::Grad dqkv,
                      const Tensor& dv) const;
   void window_backward(Back&, const Tensor& dout, k::Grad dqkv, const Tensor& dv) const;
@@ -334,52 +335,59 @@ void Sparse::backward(Back& back, const Slot& qkv_slot, const Slot& gates_slot) 
   merge(back, dv, rope, Rotation::none, dqkv, sizes.heads.packed(), sizes.heads.query + sizes.heads.kv);
 }
 
-void Sparse::fine_backward(Back& back, const Tensor& dout, const Tensor& d_importance, k::Grad dqkv,
-                           const Tensor& dv) const {
+// The backward pass of a branch that turns q and k: `attend` fills dq and dk of the turned ones, which are
+// turned back into dqkv.
+template <class Attend>
+void Sparse::turned_backward(Back& back, Rotation rotation, k::Grad dqkv, Attend attend) const {
   Tensor turned_q = back.scratch(sizes.queries(), q.dtype()),
          turned_k = back.scratch(sizes.keys(), q.dtype()), dq = back.scratch(sizes.queries(), q.dtype()),
          dk = back.scratch(sizes.keys(), q.dtype());
-  turn(back, q, rope, Rotation::adjacent, turned_q);
-  turn(back, k, rope, Rotation::adjacent, turned_k);
-  back.launch("selected attention backward", k::SelectedBackward{.dq = grad(dq),
-                                                                 .dk = grad(dk),
-                                                                 .dv = grad(dv),
-                                                                 .d_importance = d_importance.f32(),
-                                                                 .dout = dout,
-                                                                 .out = fine.out,
-                                                                 .q = turned_q,
-                                                                 .k = turned_k,
-                                                                 .v = v,
-                                                                 .lse = fine.lse.f32(),
-                                                                 .selected = selected.i32(),
-                                                                 .shape = sizes.shape(),
-                                                                 .block = config.block,
-                                                                 .top = picks(),
-                                                                 .scale = sizes.scale()});
-  merge(back, dq, rope, Rotation::adjacent, dqkv, sizes.heads.packed(), 0);
-  merge(back, dk, rope, Rotation::adjacent, dqkv, sizes.heads.packed(), sizes.heads.query);
+  turn(back, q, rope, rotation, turned_q);
+  turn(back, k, rope, rotation, turned_k);
+  attend(turned_q, turned_k, grad(dq), grad(dk));
+  merge(back, dq, rope, rotation, dqkv, sizes.heads.packed(), 0);
+  merge(back, dk, rope, rotation, dqkv, sizes.heads.packed(), sizes.heads.query);
+}
+
+void Sparse::fine_backward(Back& back, const Tensor& dout, const Tensor& d_importance, k::Grad dqkv,
+                           const Tensor& dv) const {
+  turned_backward(back, Rotation::adjacent, dqkv,
+                  [&](const Tensor& turned_q, const Tensor& turned_k, k::Grad dq, k::Grad dk) {
+                    back.launch("selected attention backward",
+                                k::SelectedBackward{.dq = dq,
+                                                    .dk = dk,
+                                                    .dv = grad(dv),
+                                                    .d_importance = d_importance.f32(),
+                                                    .dout = dout,
+                                                    .out = fine.out,
+                                                    .q = turned_q,
+                                                    .k = turned_k,
+                                                    .v = v,
+                                                    .lse = fine.lse.f32(),
+                                                    .selected = selected.i32(),
+                                                    .shape = sizes.shape(),
+                                                    .block = config.block,
+                                                    .top = picks(),
+                                                    .scale = sizes.scale()});
+                  });
 }
 
 void Sparse::window_backward(Back& back, const Tensor& dout, k::Grad dqkv, const Tensor& dv) const {
-  Tensor turned_q = back.scratch(sizes.queries(), q.dtype()),
-         turned_k = back.scratch(sizes.keys(), q.dtype()), dq = back.scratch(sizes.queries(), q.dtype()),
-         dk = back.scratch(sizes.keys(), q.dtype());
-  turn(back, q, rope, Rotation::halves, turned_q);
-  turn(back, k, rope, Rotation::halves, turned_k);
-  back.launch("window attention backward", k::WindowBackward{.dq = grad(dq),
-                                                             .dk = grad(dk),
-                                                             .dv = grad(dv, true),
-                                                             .dout = dout,
-                                                             .out = window.out,
-                                                             .q = turned_q,
-                                                             .k = turned_k,
-                                                             .v = v,
-                                                             .lse = window.lse.f32(),
-                                                             .shape = sizes.shape(),
-                                                             .reach = config.window,
-                                                             .scale = sizes.scale()});
-  merge(back, dq, rope, Rotation::halves, dqkv, sizes.heads.packed(), 0);
-  merge(back, dk, rope, Rotation::halves, dqkv, sizes.heads.packed(), sizes.heads.query);
+  turned_backward(back, Rotation::halves, dqkv,
+                  [&](const Tensor& turned_q, const Tensor& turned_k, k::Grad dq, k::Grad dk) {
+                    back.launch("window attention backward", k::WindowBackward{.dq = dq,
+                                                                               .dk = dk,
+                                                                               .dv = grad(dv, true),
+                                                                               .dout = dout,
+                                                                               .out = window.out,
+                                                                               .q = turned_q,
+                                                                               .k = turned_k,
+                                                                               .v = v,
+                                                                               .lse = window.lse.f32(),
+                                                                               .shape = sizes.shape(),
+                                                                               .reach = config.window,
+                                                                               .scale = sizes.scale()});
+                  });
 }
 
 void Sparse::compressed_backward(Back& back, const Tensor& dout, const Tensor& d_importance, k::Grad dqkv,
