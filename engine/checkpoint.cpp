@@ -40,6 +40,13 @@ std::vector<Stored> tensors_of(const CheckpointParts& parts) {
   return all;
 }
 
+// Hands a tensor's values to `use` in pieces, so that saving needs next to no memory of its own.
+template <class Use> void by_pieces(const Tensor& values, Stream& stream, Use&& use) {
+  constexpr std::int64_t kPiece = std::int64_t(1) << 20;
+  for (std::int64_t first = 0; first < values.numel(); first += kPiece)
+    use(values.slice(first, {std::min(kPiece, values.numel() - first)}).to_host(stream));
+}
+
 std::map<std::string, std::uint32_t> read_checksums(const ContainerReader& file) {
   std::map<std::string, std::uint32_t> all;
   try {
@@ -70,12 +77,15 @@ void save_checkpoint(const std::filesystem::path& path, const CheckpointParts& p
   const auto tensors = tensors_of(parts);
   json checksums = json::object();
   for (const auto& t : tensors) {
-    const auto values = t.values.to_host(stream);
-    const bool finite = std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
-    require(finite, Exit::diverged,
-            "{}: not saved: {} holds a value that is not finite; lower --lr or resume an earlier one",
-            path.string(), t.name);
-    checksums[t.name] = crc32_of(std::as_bytes(std::span(values)));
+    std::uint32_t checksum = 0;
+    by_pieces(t.values, stream, [&](const std::vector<float>& values) {
+      const bool finite = std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
+      require(finite, Exit::diverged,
+              "{}: not saved: {} holds a value that is not finite; lower --lr or resume an earlier one",
+              path.string(), t.name);
+      checksum = crc32_of(std::as_bytes(std::span(values)), checksum);
+    });
+    checksums[t.name] = checksum;
   }
   const auto tokenizer = std::as_bytes(std::span(parts.tokenizer.data(), parts.tokenizer.size()));
   checksums["tokenizer"] = crc32_of(tokenizer);
@@ -90,8 +100,8 @@ void save_checkpoint(const std::filesystem::path& path, const CheckpointParts& p
   writer.add("tokenizer", FileType::u8, {tokenizer.size()}, tokenizer);
   for (const auto& t : tensors)
     writer.add(t.name, FileType::f32, dims(t.shape), [&t, &stream](const ContainerWriter::Sink& sink) {
-      const auto values = t.values.to_host(stream);
-      sink(std::as_bytes(std::span(values)));
+      by_pieces(t.values, stream,
+                [&sink](const std::vector<float>& values) { sink(std::as_bytes(std::span(values))); });
     });
   writer.save(path);
 }

@@ -7,6 +7,7 @@
 
 #include "engine/error.h"
 #include "engine/param.h"
+#include "engine/profile.h"
 #include "engine/tensor.h"
 
 namespace engine {
@@ -15,23 +16,28 @@ struct Context {  // what a step runs on; passed along, never global
   Stream& stream;
   Arena& arena;
   std::int64_t launches = 0;
+  Profile* profile = nullptr;  // times every launch; null: nothing is timed
 
   Device device() const noexcept { return stream.device(); }
 
-  // The one place that runs a kernel: device choice, rehearsal (nothing runs without memory) and error
-  // context.
+  // The one place that runs a kernel: device choice, rehearsal (nothing runs without memory), timing and
+  // error context.
   template <class P> void launch(const char* op, const P& p) {
     launches++;
     if (!arena.committed()) return;
     k::Status status;
-    if (device().kind == DeviceKind::cpu) {
-      status = run(k::Cpu{}, p);
-    } else if constexpr (has_cuda && requires { run(k::Cuda{}, p); }) {
-      status = run(k::Cuda{.stream = stream.handle()}, p);
-    } else {
-      status = {1, "has no CUDA kernel in this build"};
-    }
+    const auto perform = [&] { status = run_here(p); };
+    if (profile) profile->time(op, cost(p), [&] { perform(), stream.wait(); });
+    else perform();
     if (!status.ok()) throw DeviceError(fmt::format("{}: {}", op, status.what), Exit::gpu);
+  }
+
+ private:
+  template <class P> k::Status run_here(const P& p) {
+    if (device().kind == DeviceKind::cpu) return run(k::Cpu{}, p);
+    if constexpr (has_cuda && requires { run(k::Cuda{}, p); })
+      return run(k::Cuda{.stream = stream.handle()}, p);
+    return {1, "has no CUDA kernel in this build"};
   }
 };
 

@@ -31,6 +31,7 @@ class Trainer {
   // Forward only; the parameters and gradients are not touched.
   LossSum evaluate(const MicroBatch&);
   std::size_t activation_bytes() const noexcept { return arena_.peak(); }
+  void measure(engine::Profile* profile) noexcept { context_.profile = profile; }  // null: stop
   std::int64_t batch() const noexcept { return batch_; }
   std::int64_t length() const noexcept { return length_; }
 
