@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 
 #include "engine/error.h"
 #include "kernels/runtime.h"
@@ -75,6 +77,18 @@ std::shared_ptr<std::byte> allocate(Device device, std::size_t bytes) {
   if (at == MAP_FAILED) out_of("memory");
   if (bytes >= kLargePages) madvise(at, bytes, MADV_HUGEPAGE);
   return {static_cast<std::byte*>(at), [bytes](std::byte* p) { munmap(p, bytes); }};
+}
+
+std::uint64_t peak_memory(Device device) {
+  if (device.kind == DeviceKind::cuda) return 0;
+  std::ifstream status("/proc/self/status");
+  std::uint64_t peak = 0, mapped = 0;
+  for (std::string key, line; status >> key && std::getline(status, line);) {
+    const auto kibibytes = [&line] { return std::strtoull(line.c_str(), nullptr, 10); };
+    if (key == "VmHWM:") peak = kibibytes();
+    if (key == "RssFile:" || key == "RssShmem:") mapped += kibibytes();
+  }
+  return (peak - std::min(peak, mapped)) << 10;
 }
 
 Stream::Stream(Device device) : device_(device) {

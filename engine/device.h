@@ -32,6 +32,10 @@ Device parse_device(std::string_view);
 // first touched. Throws DeviceError(memory).
 std::shared_ptr<std::byte> allocate(Device, std::size_t bytes);
 
+// The most memory this process has held so far, in bytes: on the CPU resident memory less mapped
+// files; 0 where it is not counted.
+std::uint64_t peak_memory(Device);
+
 class Stream {  // the device's one compute queue; on the CPU everything happens at once
  public:
   explicit Stream(Device);

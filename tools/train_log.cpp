@@ -44,7 +44,8 @@ std::string duration(double seconds) {
 
 std::string mebibytes(std::uint64_t bytes) { return fmt::format("{:.1f} MiB", double(bytes) / (1 << 20)); }
 
-TrainLog::TrainLog(std::filesystem::path path, std::int64_t keep_through) : path_(std::move(path)) {
+TrainLog::TrainLog(std::filesystem::path path, std::int64_t keep_through, bool quiet)
+    : path_(std::move(path)), quiet_(quiet), progress_(!quiet) {
   std::error_code absent;
   const auto size = std::filesystem::file_size(path_, absent);
   const std::uintmax_t keep = absent ? 0 : keep_through > 0 ? bytes_through(path_, keep_through) : 0;
@@ -70,20 +71,31 @@ void TrainLog::write(const std::string& line) {
 void TrainLog::step(const StepReport& r) {
   if (first_step_ == 0) first_step_ = r.step;
   const double each = elapsed() / double(r.step - first_step_ + 1), speed = double(r.step_tokens) / r.seconds;
-  say("step {}/{} | loss {:.4f} | norm {:.2f} | lr {:.2e} | {:.1f} ms | {} tok/s | mfu n/a | eta {}\n",
-      r.step, r.steps, r.loss, r.grad_norm, r.learning_rate, 1e3 * r.seconds,
-      with_commas(std::int64_t(speed)), duration(each * double(r.steps - r.step)));
-  write(
-      fmt::format("{{\"step\":{},\"tokens\":{},\"epoch\":{},\"loss\":{},\"grad_norm\":{},\"lr\":{},\"ms\":{},"
-                  "\"tok_s\":{},\"mfu\":null,\"time\":{}}}\n",
-                  r.step, r.tokens, r.epoch, number(r.loss), number(r.grad_norm), number(r.learning_rate),
-                  number(1e3 * r.seconds), number(speed), number(elapsed())));
+  const double left = each * double(r.steps - r.step);
+  progress_.update(
+      {.step = r.step, .steps = r.steps, .loss = r.loss, .tokens_per_second = speed, .seconds_left = left});
+  if (!quiet_ && !progress_.shown())
+    say("step {}/{} | loss {:.4f} | norm {:.2f} | lr {:.2e} | {:.1f} ms | {} tok/s | mfu n/a | eta {}\n",
+        r.step, r.steps, r.loss, r.grad_norm, r.learning_rate, 1e3 * r.seconds,
+        with_commas(std::int64_t(speed)), duration(left));
+  write(fmt::format(
+      "{{\"step\":{},\"tokens\":{},\"epoch\":{},\"loss\":{},\"grad_norm\":{},\"lr\":{},\"ms\":{},"
+      "\"tok_s\":{},\"mfu\":null,\"mem_gb\":{},\"time\":{}}}\n",
+      r.step, r.tokens, r.epoch, number(r.loss), number(r.grad_norm), number(r.learning_rate),
+      number(1e3 * r.seconds), number(speed), number(double(r.memory_bytes) / (1 << 30)), number(elapsed())));
 }
 
 void TrainLog::validation(const ValidationReport& r) {
+  progress_.clear();
   say("val {} | loss {:.4f} | bpb {:.4f} | ppl {:.1f}\n", r.step, r.loss, r.bits_per_byte, std::exp(r.loss));
   write(fmt::format("{{\"step\":{},\"tokens\":{},\"epoch\":{},\"val_loss\":{},\"bpb\":{},\"time\":{}}}\n",
                     r.step, r.tokens, r.epoch, number(r.loss), number(r.bits_per_byte), number(elapsed())));
+}
+
+void TrainLog::sample(std::int64_t step, const std::string& text) {
+  progress_.clear();
+  say("sample {} | {}\n", step, text);
+  event(step, "sample", text);
 }
 
 void TrainLog::event(std::int64_t step, const char* event, const std::string& detail) {

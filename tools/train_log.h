@@ -9,6 +9,7 @@
 #include <string>
 
 #include "tools/format.h"
+#include "tools/progress.h"
 
 namespace tools {
 
@@ -22,6 +23,7 @@ template <class... A> void say(fmt::format_string<A...> format, A&&... a) {
 struct StepReport {
   std::int64_t step = 0, steps = 0, tokens = 0, epoch = 0, step_tokens = 0;
   double loss = 0, grad_norm = 0, learning_rate = 0, seconds = 0;
+  std::uint64_t memory_bytes = 0;  // engine::peak_memory()
 };
 
 struct ValidationReport {
@@ -29,18 +31,21 @@ struct ValidationReport {
   double loss = 0, bits_per_byte = 0;
 };
 
+// Steps are a line each in a pipe and a progress bar on a terminal; quiet: neither.
 class TrainLog {
  public:
   // Opens the log for appending; what it says of steps after `keep_through` is cut off first (a resumed run),
   // all of it for 0. Throws Error(io).
-  TrainLog(std::filesystem::path, std::int64_t keep_through);
+  TrainLog(std::filesystem::path, std::int64_t keep_through, bool quiet);
   TrainLog(const TrainLog&) = delete;
   TrainLog& operator=(const TrainLog&) = delete;
   ~TrainLog();
 
   void step(const StepReport&);
   void validation(const ValidationReport&);
+  void sample(std::int64_t step, const std::string& text);
   void event(std::int64_t step, const char* event, const std::string& detail);  // into the file only
+  void end_display() { progress_.clear(); }                                     // before others print
 
  private:
   void write(const std::string& line);
@@ -50,6 +55,8 @@ class TrainLog {
   std::FILE* file_ = nullptr;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   std::int64_t first_step_ = 0;
+  bool quiet_;
+  Progress progress_;
 };
 
 std::string duration(double seconds);        // 12s, 3m05s, 1h02m

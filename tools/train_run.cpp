@@ -101,7 +101,7 @@ void TrainRun::begin() {
     if (!flags_.init_from.empty()) load_weights(flags_.init_from);
   }
   log_.emplace(flags_.log.empty() ? beside(flags_.out, ".log.jsonl") : std::filesystem::path(flags_.log),
-               state_.step);
+               state_.step, flags_.quiet);
 }
 
 void TrainRun::load_weights(const std::string& path) {
@@ -123,7 +123,6 @@ void TrainRun::load(const engine::Checkpoint& checkpoint) {
 }
 
 void TrainRun::print_opening() const {
-  const std::uint64_t slab = store_.values().bytes();
   say("train_gpt {}, {} build\n", kVersion, engine::has_cuda ? "CUDA" : "CPU");
   say("device     {}; fp32{}; seed {}\n", engine::device_name(stream_.device()),
       flags_.dtype == "auto" ? " (the CPU computes in fp32)" : "", flags_.seed);
@@ -136,12 +135,22 @@ void TrainRun::print_opening() const {
   say("step       {} x {} sequences of {} tokens = {} tokens; {} windows an epoch\n", flags_.accumulation,
       flags_.batch, flags_.length, with_commas(flags_.accumulation * flags_.batch * flags_.length),
       with_commas(std::int64_t(train_.whole())));
-  const std::uint64_t gradients = store_.grads().bytes(), activations = trainer_->activation_bytes();
-  say("memory     parameters {}, gradients {}, optimizer {}, activations {}; {} in all\n", mebibytes(slab),
-      mebibytes(gradients), mebibytes(2 * gradients), mebibytes(activations),
-      mebibytes(slab + 3 * gradients + activations));
+  print_memory();
   if (state_.step > 0) say("resumed    {} after step {}\n", flags_.out, state_.step);
   if (validation_.targets() == 0) say("validation off: the data has no validation part\n");
+}
+
+void TrainRun::print_memory() const {
+  const std::uint64_t values = store_.values().bytes(), gradients = store_.grads().bytes(),
+                      activations = trainer_->activation_bytes();
+  const auto row = [](const char* heading, const char* what, std::uint64_t bytes) {
+    say("{:<10} {:<12} {:>12}\n", heading, what, mebibytes(bytes));
+  };
+  row("memory", "parameters", values);
+  row("", "gradients", gradients);
+  row("", "optimizer", 2 * gradients);
+  row("", "activations", activations);
+  row("", "in all", values + 3 * gradients + activations);
 }
 
 model::LossSum TrainRun::train_step() {
@@ -225,8 +234,7 @@ void TrainRun::sample() {
   TextRequest request{.prompt = prompt_tokens(*tokenizer_, flags_.prompt), .tokens = kSampleTokens};
   std::string text = flags_.prompt;
   generate_text(generator, sampler, *tokenizer_, request, [&](std::string_view piece) { text += piece; });
-  say("sample {} | {}\n", state_.step, text);
-  log_->event(state_.step, "sample", text);
+  log_->sample(state_.step, text);
 }
 
 int TrainRun::run(const data::Interrupt& interrupt) {
@@ -250,7 +258,8 @@ int TrainRun::run(const data::Interrupt& interrupt) {
                 .loss = loss.mean(),
                 .grad_norm = norm,
                 .learning_rate = schedule_.rate(state_.step),
-                .seconds = seconds_since(step_start)});
+                .seconds = seconds_since(step_start),
+                .memory_bytes = engine::peak_memory(stream_.device())});
     if (!std::isfinite(loss.mean()) || !std::isfinite(norm)) handle_nonfinite(loss.mean(), norm);
     stop = state_.step == flags_.stop_at ||
            (flags_.max_minutes > 0 && seconds_since(start) >= 60 * flags_.max_minutes);
@@ -270,6 +279,7 @@ int TrainRun::run(const data::Interrupt& interrupt) {
     if (code == 0 && due(flags_.sample_every)) sample();
   }
   if (!saved) save();
+  log_->end_display();
   if (state_.best_validation > 0) say("best validation loss {:.4f}; ", state_.best_validation);
   say("./sample -c {}{}\n", flags_.out, finished() ? "" : "   (go on: the same command with --resume)");
   return code;

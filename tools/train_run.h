@@ -39,6 +39,7 @@ class TrainRun {
   void load(const engine::Checkpoint&);
   void load_weights(const std::string& path);
   void print_opening() const;
+  void print_memory() const;
   model::LossSum train_step();
   void handle_nonfinite(double loss, double norm);
   void evaluate();
