@@ -19,6 +19,23 @@ constexpr std::size_t kBufferBytes = 1 << 20;
 
 }  // namespace
 
+// A write() of more than PIPE_BUF to a pipe that has room for less would wait for its reader, deaf to
+// signals.
+void write_to_stdout(std::string_view text, const std::function<void()>& poll) {
+  while (!text.empty()) {
+    if (poll) poll();
+    pollfd wanted{STDOUT_FILENO, POLLOUT, 0};
+    if (::poll(&wanted, 1, 100) <= 0) continue;
+    const ssize_t n = ::write(STDOUT_FILENO, text.data(), std::min<std::size_t>(text.size(), PIPE_BUF));
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+    if (n < 0 && errno == EPIPE) throw OutputClosed();
+    engine::require(n >= 0, engine::Exit::io,
+                    "standard output: writing failed: {}; free some space and run again",
+                    std::strerror(errno));
+    text.remove_prefix(static_cast<std::size_t>(n));
+  }
+}
+
 TextOutput::TextOutput(const std::filesystem::path& path, std::function<void()> poll)
     : poll_(std::move(poll)) {
   if (path != "-") file_.emplace(path);
@@ -45,25 +62,8 @@ void TextOutput::put(std::string_view text) {
 
 void TextOutput::flush() {
   if (file_) file_->write(std::as_bytes(std::span(buffer_)));
-  else write_to_stdout(buffer_);
+  else write_to_stdout(buffer_, poll_);
   buffer_.clear();
-}
-
-// A write() of more than PIPE_BUF to a pipe that has room for less would wait for its reader, deaf to
-// signals.
-void TextOutput::write_to_stdout(std::string_view text) const {
-  while (!text.empty()) {
-    if (poll_) poll_();
-    pollfd wanted{STDOUT_FILENO, POLLOUT, 0};
-    if (::poll(&wanted, 1, 100) <= 0) continue;
-    const ssize_t n = ::write(STDOUT_FILENO, text.data(), std::min<std::size_t>(text.size(), PIPE_BUF));
-    if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-    if (n < 0 && errno == EPIPE) throw OutputClosed();
-    engine::require(n >= 0, engine::Exit::io,
-                    "standard output: writing failed: {}; free some space and run again",
-                    std::strerror(errno));
-    text.remove_prefix(static_cast<std::size_t>(n));
-  }
 }
 
 void TextOutput::finish() {

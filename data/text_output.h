@@ -12,10 +12,14 @@ namespace data {
 
 struct OutputClosed {};  // thrown when the reader of standard output has gone
 
+// Unbuffered. `poll` is called often while standard output takes nothing, and may throw to give up. Throws
+// OutputClosed, Error(io).
+void write_to_stdout(std::string_view text, const std::function<void()>& poll);
+
 class TextOutput {
  public:
   // `path`: "-" is standard output; anything else appears whole at finish(). Throws Error(usage, io).
-  // `poll` is called often while standard output takes nothing, and may throw to give up.
+  // `poll` as above.
   explicit TextOutput(const std::filesystem::path& path, std::function<void()> poll = {});
 
   void raw(std::string_view text) { put(text); }
@@ -28,7 +32,6 @@ class TextOutput {
  private:
   void put(std::string_view text);
   void flush();
-  void write_to_stdout(std::string_view text) const;
 
   std::optional<engine::DurableFile> file_;
   std::function<void()> poll_;

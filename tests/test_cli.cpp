@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "tests/support.h"
+#include "tools/format.h"
 
 namespace {
 
@@ -104,7 +105,11 @@ TEST_CASE("cli: the nearest known word") {
   CHECK(tools::nearest("--tmep", known) == "--temp");
   CHECK(tools::nearest("--step", known) == "--steps");
   CHECK(tools::nearest("--sed", known) == "--seed");
-  CHECK(tools::nearest("--completely-else", known) == "");
+  CHECK(tools::nearest("--tempo", known) == "--temp");
+  CHECK(tools::nearest("--n", known) == "-n");
+  CHECK(tools::nearest("--temperature", known) == "--temp");
+  for (const char* far : {"--completely-else", "-z", "--gpus", "--", ""})
+    CHECK(tools::nearest(far, known) == "");
 }
 
 TEST_CASE("cli: exit codes, and the last value of a flag") {
@@ -128,6 +133,15 @@ TEST_CASE("cli: exit codes, and the last value of a flag") {
   CHECK(run({"-n", "1"}).said == "");
   const Outcome failed = run({"-n", "1"}, engine::Exit::checkpoint);
   CHECK(failed.code == 4);
-  CHECK(failed.said == "program: it failed\n");
+  CHECK(failed.said == "program: it\\nfailed\n");
   CHECK(run({"-n", "1"}, engine::Exit::gpu).code == 9);
+}
+
+TEST_CASE("cli: what is quoted stays one line of UTF-8") {
+  CHECK(tools::printable("plain 中国 é\U0001F600") == "plain 中国 é\U0001F600");
+  CHECK(tools::printable("a\nb\tc\x1b[2J\x7f") == "a\\nb\\tc\\x1b[2J\\x7f");
+  CHECK(tools::printable(std::string("\0", 1)) == "\\x00");
+  CHECK(tools::printable("\xff中\xe4\xb8") == "\\xff中\\xe4\\xb8");
+  CHECK(tools::printable("\xc2\x9b"
+                         "31m\xe2\x80\xa8") == "\\xc2\\x9b31m\\xe2\\x80\\xa8");  // CSI, U+2028
 }

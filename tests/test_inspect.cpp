@@ -113,7 +113,7 @@ TEST_CASE("inspect: verify finds a changed vocabulary, info shows no control byt
   hostile.save(dir / "hostile");
   const Ran shown = inspect("info " + quoted(dir / "hostile"));
   CHECK(shown.code == 0);
-  CHECK(shown.out.find("?[2Jone?two\n") != std::string::npos);
+  CHECK(shown.out.find("\\x1b[2Jone\\ntwo\n") != std::string::npos);
   CHECK(shown.out.find('\x1b') == std::string::npos);
 }
 

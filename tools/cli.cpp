@@ -10,8 +10,12 @@
 #include <fstream>
 #include <new>
 #include <numeric>
+#include <sstream>
 #include <utility>
 #include <vector>
+
+#include "data/text_output.h"
+#include "tools/console.h"
 
 namespace tools {
 namespace {
@@ -20,18 +24,25 @@ using engine::Exit;
 using engine::fail;
 using engine::require;
 
+// Letters inserted, left out, replaced, or two neighbours exchanged.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
+  std::vector<std::size_t> row(b.size() + 1), before, above;
   std::iota(row.begin(), row.end(), std::size_t{0});
   for (std::size_t i = 1; i <= a.size(); i++) {
-    std::size_t diagonal = std::exchange(row[0], i);
+    before = std::exchange(above, row);
+    row[0] = i;
     for (std::size_t j = 1; j <= b.size(); j++) {
-      const std::size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = above;
+      row[j] = std::min({above[j] + 1, row[j - 1] + 1, above[j - 1] + (a[i - 1] != b[j - 1])});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        row[j] = std::min(row[j], before[j - 2] + 1);
     }
   }
   return row.back();
+}
+
+std::string_view without_dashes(std::string_view flag) {
+  flag.remove_prefix(std::min(flag.find_first_not_of('-'), flag.size()));
+  return flag;
 }
 
 void collect_flags(const CLI::App& app, std::vector<std::string>& flags) {
@@ -41,11 +52,6 @@ void collect_flags(const CLI::App& app, std::vector<std::string>& flags) {
   }
   for (const auto* sub : app.get_subcommands(nullptr))
     if (sub->parsed()) collect_flags(*sub, flags);
-}
-
-std::string one_line(std::string text) {
-  std::replace(text.begin(), text.end(), '\n', ' ');
-  return text;
 }
 
 std::string unexpected(const CLI::App& app) {
@@ -74,29 +80,41 @@ CLI::Option* add_parsed(CLI::App& app, std::string names, std::string about, Par
 
 }  // namespace
 
-void last_value_wins(CLI::App& app) {
-  for (CLI::Option* option : app.get_options())
+void settle(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
     if (option->get_expected_max() == 1) option->take_last();
-  for (CLI::App* sub : app.get_subcommands(nullptr)) last_value_wins(*sub);
+    if (option->get_expected_max() == 0)
+      option->check([](const std::string& text) -> std::string {
+        return text == "true" ? "" : fmt::format("takes no value, '{}' was given", text);
+      });
+  }
+  for (CLI::App* sub : app.get_subcommands(nullptr)) settle(*sub);
 }
 
 std::string made_by() { return fmt::format("nsa-engine {}", kVersion); }
 
 std::string nearest(std::string_view given, const std::vector<std::string>& known) {
+  constexpr std::size_t kLongest = 64, kTelling = 3;  // letters
+  const std::string_view word = without_dashes(given);
+  if (word.size() > kLongest) return {};
   std::string best;
-  std::size_t least = std::max<std::size_t>(2, given.size() / 2);  // farther than this is no typing slip
-  for (const auto& word : known) {
-    const std::size_t distance = edit_distance(given, word);
-    if (distance < least) least = distance, best = word;
+  std::size_t least = (word.size() + 1) / 2;  // so much changed is no typing slip
+  for (const auto& candidate : known) {
+    const std::string_view other = without_dashes(candidate);
+    const bool begins = std::min(word.size(), other.size()) >= kTelling &&
+                        (word.starts_with(other) || other.starts_with(word));
+    const std::size_t distance = begins ? 1 : edit_distance(word, other);
+    if (distance < least) least = distance, best = candidate;
   }
   return best;
 }
 
 int run_tool(std::string program, std::string about, int argc, char** argv,
              const std::function<Body(CLI::App&)>& setup) {
-  auto say = [&](const std::string& what, Exit code) {
+  guard_standard_streams();
+  const auto say = [&](const std::string& what, Exit code) {
     std::fflush(stdout);
-    std::fprintf(stderr, "%s: %s\n", program.c_str(), one_line(what).c_str());
+    complain(program, what);
     return int(code);
   };
   try {
@@ -104,11 +122,15 @@ int run_tool(std::string program, std::string about, int argc, char** argv,
     app.set_version_flag("--version", fmt::format("{} {}", program, kVersion));
     app.option_defaults()->always_capture_default();
     const Body body = setup(app);
-    last_value_wins(app);
+    settle(app);
     try {
       app.parse(argc, argv);
     } catch (const CLI::Success& asked) {  // --help, --version
-      return app.exit(asked);
+      std::ostringstream text;
+      app.exit(asked, text, text);
+      write_out(text.str());
+      flush_out();
+      return 0;
     } catch (const CLI::ExtrasError&) {
       return say(unexpected(app), Exit::usage);
     } catch (const CLI::ParseError& error) {
@@ -117,10 +139,14 @@ int run_tool(std::string program, std::string about, int argc, char** argv,
       return say(flag ? unexpected(app) : fmt::format("{}; see --help", error.what()), Exit::usage);
     }
     return body();
+  } catch (const data::OutputClosed&) {
+    return 0;
   } catch (const engine::Error& error) {
     return say(error.what(), error.code);
   } catch (const std::bad_alloc&) {
-    return say("out of memory", Exit::memory);
+    return say("out of memory; close other programs, or ask for less", Exit::memory);
+  } catch (const std::length_error&) {
+    return say("out of memory: more asked for than there are addresses; ask for less", Exit::memory);
   } catch (const std::exception& error) {
     return say(error.what(), Exit::failure);
   }
@@ -212,6 +238,12 @@ CLI::Option* add_choice(CLI::App& app, std::string names, std::string& value,
                     })
       ->type_name(listed)
       ->default_str(value);
+}
+
+CLI::Option* refuse_empty(CLI::Option* option) {
+  return option->check([](const std::string& text) -> std::string {
+    return text.empty() ? "an empty name was given, expected one" : "";
+  });
 }
 
 int default_threads() {

@@ -16,12 +16,13 @@ std::string made_by();  // "PROGRAM family and version" for the metadata of file
 using Body = std::function<int()>;
 // Parses the command line and runs the program: `setup` declares flags and returns what to run after parsing.
 // Every engine::Error becomes one line on stderr, "program: what", and its exit code; --help and --version
-// print and return 0.
+// print and return 0, as does a program whose reader has gone (data::OutputClosed).
 int run_tool(std::string program, std::string about, int argc, char** argv,
              const std::function<Body(CLI::App&)>& setup);
 
-// A flag given twice takes its last value, as shells' users expect. run_tool() sees to it.
-void last_value_wins(CLI::App&);
+// What all flags have in common; run_tool() sees to it. One given twice takes its last value, as users of
+// shells expect, and one that takes no value refuses any.
+void settle(CLI::App&);
 
 // A number in [low, high] for `flag`. Throws Error(usage) naming the flag, the text and the range.
 std::int64_t parse_integer(std::string_view flag, std::string_view text, std::int64_t low, std::int64_t high);
@@ -39,6 +40,9 @@ CLI::Option* add_size(CLI::App&, std::string names, std::int64_t& value, std::in
 // One of a few words. Throws Error(usage) listing them.
 CLI::Option* add_choice(CLI::App&, std::string names, std::string& value, std::vector<std::string> choices,
                         std::string about);
+
+// For a flag or argument that names files: an empty name is an unset variable of a script.
+CLI::Option* refuse_empty(CLI::Option*);
 
 int default_threads();           // OMP_NUM_THREADS, else min(affinity, cgroup quota)
 void use_threads(std::int64_t);  // for OpenMP and BLAS; 0: default_threads()

@@ -2,7 +2,6 @@
 // (docs/reference.md).
 #include <algorithm>
 #include <charconv>
-#include <cstdio>
 #include <fstream>
 
 #include "data/sha256.h"
@@ -11,6 +10,7 @@
 #include "engine/checkpoint.h"
 #include "engine/container.h"
 #include "tools/cli.h"
+#include "tools/console.h"
 #include "tools/format.h"
 
 namespace {
@@ -18,6 +18,7 @@ namespace {
 using engine::Exit;
 using engine::fail;
 using engine::require;
+using tools::write_out;
 
 // A damaged header cannot tell which kind of file it began, so its text is looked at.
 Exit code_for(const std::string& path) {
@@ -48,10 +49,6 @@ std::string sha256_of(const engine::ContainerReader& file) {
   return hash.hex();
 }
 
-void put(std::string_view text) {  // failures are looked at once, at the end
-  std::fwrite(text.data(), 1, text.size(), stdout);
-}
-
 int info(const std::string& path, bool hash) {
   const engine::ContainerReader file(path, code_for(path));
   std::string lines;
@@ -61,7 +58,7 @@ int info(const std::string& path, bool hash) {
     lines += fmt::format("{:<24} {} [{}], {} bytes\n", tools::printable(entry->name),
                          engine::name_of(entry->type), fmt::join(entry->shape, ", "), entry->bytes.size());
   if (hash) lines += fmt::format("sha256 {}\n", sha256_of(file));
-  put(lines);
+  write_out(lines);
   return 0;
 }
 
@@ -77,7 +74,7 @@ int verify(const std::string& path) {
     file.require_format("nsa-tokenizer");
     data::load_tokenizer(path);
   }
-  put(fmt::format("{}: ok, {}, {} tensors\n", path, format, file.entries().size()));
+  write_out(fmt::format("{}: ok, {}, {} tensors\n", path, tools::printable(format), file.entries().size()));
   return 0;
 }
 
@@ -93,9 +90,9 @@ int ids(const std::string& path, std::uint64_t from, std::uint64_t count) {
     file.read(at, some);
     text.clear();
     fmt::format_to(std::back_inserter(text), "{}{}", at == from ? "" : " ", fmt::join(some, " "));
-    put({text.data(), text.size()});
+    write_out({text.data(), text.size()});
   }
-  put("\n");
+  write_out("\n");
   return 0;
 }
 
@@ -119,7 +116,7 @@ tools::Body set_up(CLI::App& app, Flags& f) {
       ->required()
       ->default_str("");
   for (auto* command : {info_command, verify_command, ids_command})
-    command->add_option("FILE", f.file, "a token file, tokenizer file or checkpoint")
+    tools::refuse_empty(command->add_option("FILE", f.file, "a token file, tokenizer file or checkpoint"))
         ->required()
         ->type_name("");
 
@@ -130,8 +127,7 @@ tools::Body set_up(CLI::App& app, Flags& f) {
                      : verify_command->parsed() ? verify(f.file)
                                                 : ids(f.file, static_cast<std::uint64_t>(f.from),
                                                       static_cast<std::uint64_t>(f.count));
-    require(std::fflush(stdout) == 0 && std::ferror(stdout) == 0, Exit::io,
-            "standard output: writing failed; free some space and run again");
+    tools::flush_out();
     return code;
   };
 }

@@ -4,17 +4,18 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 
 #include "data/text_output.h"
 #include "tools/cli.h"
+#include "tools/console.h"
 #include "tools/format.h"
 
 namespace {
 
 using engine::Exit;
 using engine::require;
+using tools::note;
 using tools::printable;
 using tools::with_commas;
 using Clock = std::chrono::steady_clock;
@@ -33,32 +34,29 @@ std::string joined(const auto& counts) {
 }
 
 void print_report(const data::PrepareOptions& options, data::PrepareReport report, double seconds) {
-  for (const std::string& warning : report.warnings) fmt::print(stderr, "prepare: warning: {}\n", warning);
-  fmt::print(stderr, "input      {} bytes in {:.1f} s, {:.1f} MB/s, {} threads\n",
-             with_commas(report.input_bytes), seconds,
-             static_cast<double>(report.input_bytes) / 1e6 / std::max(seconds, 1e-9), options.threads);
-  fmt::print(
-      stderr, "documents  {}{}{}{}\n", with_commas(report.documents),
-      report.skipped.empty() ? "" : "; skipped: ", joined(report.skipped),
-      report.cut_documents == 0 ? "" : fmt::format("; over 32 MiB and cut: {} times", report.cut_documents));
-  fmt::print(stderr, "text       {} bytes, t2s {}, {} ill-formed places replaced\n",
-             with_commas(report.text_bytes), options.t2s, with_commas(report.replaced));
+  for (const std::string& warning : report.warnings) note("prepare: warning: {}\n", printable(warning));
+  note("input      {} bytes in {:.1f} s, {:.1f} MB/s, {} threads\n", with_commas(report.input_bytes), seconds,
+       static_cast<double>(report.input_bytes) / 1e6 / std::max(seconds, 1e-9), options.threads);
+  note("documents  {}{}{}{}\n", with_commas(report.documents),
+       report.skipped.empty() ? "" : "; skipped: ", joined(report.skipped),
+       report.cut_documents == 0 ? "" : fmt::format("; over 32 MiB and cut: {} times", report.cut_documents));
+  note("text       {} bytes, t2s {}, {} ill-formed places replaced\n", with_commas(report.text_bytes),
+       options.t2s, with_commas(report.replaced));
   if (options.text) return;
   const data::EncodeCounts& counts = report.counts;
-  fmt::print(stderr, "vocabulary {}\n", report.tokenizer);
-  fmt::print(stderr, "tokens     {}, [UNK] {:.4f} %, {} characters dropped, {} special words\n",
-             with_commas(report.summary.tokens),
-             100 * static_cast<double>(counts.unknown) /
-                 static_cast<double>(std::max<std::uint64_t>(1, counts.tokens)),
-             with_commas(counts.dropped_characters), with_commas(counts.special_words));
-  for (auto& [word, count] : report.commonest_unknown) word = printable(std::move(word));
-  if (!report.commonest_unknown.empty())
-    fmt::print(stderr, "unknown    {}\n", joined(report.commonest_unknown));
+  note("vocabulary {}\n", report.tokenizer);
+  note("tokens     {}, [UNK] {:.4f} %, {} characters dropped, {} special words\n",
+       with_commas(report.summary.tokens),
+       100 * static_cast<double>(counts.unknown) /
+           static_cast<double>(std::max<std::uint64_t>(1, counts.tokens)),
+       with_commas(counts.dropped_characters), with_commas(counts.special_words));
+  for (auto& [word, count] : report.commonest_unknown) word = printable(word);
+  if (!report.commonest_unknown.empty()) note("unknown    {}\n", joined(report.commonest_unknown));
   const data::TokenFileSummary& summary = report.summary;
-  fmt::print(stderr, "split      training {} tokens, validation {} tokens{}\n",
-             with_commas(summary.validation_from), with_commas(summary.tokens - summary.validation_from),
-             summary.tail_instead_of_hash ? "; by position, since there are fewer than two documents" : "");
-  fmt::print(stderr, "written    {}\n", options.output.string());
+  note("split      training {} tokens, validation {} tokens{}\n", with_commas(summary.validation_from),
+       with_commas(summary.tokens - summary.validation_from),
+       summary.tail_instead_of_hash ? "; by position, since there are fewer than two documents" : "");
+  note("written    {}\n", printable(options.output.string()));
 }
 
 class Progress {
@@ -67,7 +65,7 @@ class Progress {
   ~Progress() { clear(); }
 
   void clear() {
-    if (shown_) fmt::print(stderr, "\r\033[K");
+    if (shown_) note("\r\033[K");
     shown_ = false;
   }
 
@@ -75,10 +73,10 @@ class Progress {
     if (!wanted_ || seconds_since(last_) < 0.25) return;
     last_ = Clock::now();
     shown_ = true;
-    fmt::print(stderr, "\r\033[K{:.1f} MB, {} documents, {} tokens, {:.1f} MB/s",
-               static_cast<double>(report.input_bytes) / 1e6, with_commas(report.documents),
-               with_commas(report.counts.tokens),
-               static_cast<double>(report.input_bytes) / 1e6 / std::max(seconds_since(start_), 1e-9));
+    note("\r\033[K{:.1f} MB, {} documents, {} tokens, {:.1f} MB/s",
+         static_cast<double>(report.input_bytes) / 1e6, with_commas(report.documents),
+         with_commas(report.counts.tokens),
+         static_cast<double>(report.input_bytes) / 1e6 / std::max(seconds_since(start_), 1e-9));
     std::fflush(stderr);
   }
 
@@ -88,7 +86,6 @@ class Progress {
 };
 
 int run(const data::PrepareOptions& options, bool quiet) {
-  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is then an error of write()
   const auto start = Clock::now();
   try {
     const data::Interrupt interrupt;
@@ -98,10 +95,8 @@ int run(const data::PrepareOptions& options, bool quiet) {
     progress.clear();
     print_report(options, report, seconds_since(start));
     return 0;
-  } catch (const data::OutputClosed&) {
-    return 0;
   } catch (const data::Interrupted& stop) {
-    fmt::print(stderr, "prepare: stopped by a signal, nothing was written\n");
+    tools::complain("prepare", "stopped by a signal, nothing was written");
     return 128 + stop.signal;
   }
 }
@@ -122,24 +117,26 @@ void refuse_together(const CLI::App& app, const std::vector<std::string>& flags,
 
 tools::Body set_up(CLI::App& app, Flags& f) {
   data::PrepareOptions& o = f.options;
-  app.add_option("INPUT", o.inputs, "files, folders, - for standard input")
+  tools::refuse_empty(app.add_option("INPUT", o.inputs, "files, folders, - for standard input"))
       ->required()
       ->default_str("")
       ->type_name("");
-  app.add_option("-o,--output", f.output,
-                 "the token file to write; with --text a text file, - for standard output")
+  tools::refuse_empty(
+      app.add_option("-o,--output", f.output,
+                     "the token file to write; with --text a text file, - for standard output"))
       ->required()
       ->type_name("FILE");
-  app.add_option("--vocab", o.vocab, "a WordPiece vocabulary, one token a line")->type_name("vocab.txt");
-  app.add_option("--tokenizer", o.tokenizer,
-                 "a tokenizer file; with neither, a vocabulary is trained on the input")
+  tools::refuse_empty(app.add_option("--vocab", o.vocab, "a WordPiece vocabulary, one token a line"))
+      ->type_name("vocab.txt");
+  tools::refuse_empty(app.add_option("--tokenizer", o.tokenizer,
+                                     "a tokenizer file; with neither, a vocabulary is trained on the input"))
       ->type_name("FILE");
   tools::add_choice(app, "--kind", f.kind, {"bbpe", "char"}, "what a token of the trained vocabulary is");
   tools::add_size(app, "--vocab-size", f.vocab_size, 1, std::int64_t{1} << 24,
                   "tokens of the trained vocabulary, at most");
   tools::add_real(app, "--coverage", o.coverage, 0, 1,
                   "share of the text's characters that the trained vocabulary holds");
-  app.add_option("--t2s", o.t2s, "OpenCC configuration for the text, or off")
+  tools::refuse_empty(app.add_option("--t2s", o.t2s, "OpenCC configuration for the text, or off"))
       ->capture_default_str()
       ->type_name("t2s|CONFIG|off");
   tools::add_real(app, "--val", o.split.share, 0, 0.999999, "share of the validation part, 0 for none");
@@ -170,7 +167,6 @@ tools::Body set_up(CLI::App& app, Flags& f) {
     refuse_together(app, {"--text-field", "--doc-sep"}, "--raw", "a raw stream has no documents");
     require(f.kind == "char", Exit::usage,
             "--kind bbpe: byte-level BPE is not built in yet; use --kind char");
-    require(!f.output.empty(), Exit::usage, "-o: an empty name; name the output");
     f.options.output = f.output;
     f.options.split.rule = f.rule == "tail" ? data::Split::Rule::tail : data::Split::Rule::hash;
     f.options.vocab_size = static_cast<std::uint32_t>(f.vocab_size);

@@ -1,17 +1,21 @@
 // sample: a checkpoint -> text (docs/reference.md).
-#include <signal.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <random>
 
+#include "data/interrupt.h"
+#include "data/text_output.h"
 #include "data/utf8.h"
 #include "engine/checkpoint.h"
 #include "tools/cli.h"
+#include "tools/console.h"
 #include "tools/text_generation.h"
 
 namespace {
@@ -27,22 +31,13 @@ struct Flags {
   model::SamplerConfig sampler;
 };
 
-struct OutputClosed {};  // nobody reads on: the program ends quietly
-
-void write_out(std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t wrote = ::write(STDOUT_FILENO, text.data(), text.size());
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote < 0 && errno == EPIPE) throw OutputClosed{};
-    if (wrote < 0) fail(Exit::io, "standard output: writing failed: {}", std::strerror(errno));
-    text.remove_prefix(std::size_t(wrote));
-  }
-}
-
 std::string read_prompt(const Flags& f) {
   if (f.prompt_file.empty()) return data::repair_utf8(f.prompt);
   std::ifstream file;
   if (f.prompt_file != "-") {
+    std::error_code absent;
+    require(!std::filesystem::is_directory(f.prompt_file, absent), Exit::data,
+            "{}: is a folder; give a text file, or - for standard input", f.prompt_file);
     file.open(f.prompt_file, std::ios::binary);
     require(file.is_open(), Exit::data, "{}: cannot be opened: {}; give a text file, or - for standard input",
             f.prompt_file, std::strerror(errno));
@@ -65,9 +60,15 @@ std::uint64_t choose_seed(std::int64_t wanted) {
 std::vector<std::int32_t> shortened(std::vector<std::int32_t> prompt, std::int64_t context) {
   const auto size = std::int64_t(prompt.size());
   if (size <= context) return prompt;
-  fmt::print(stderr, "sample: the prompt has {} tokens, the model was trained at {}: only its end is read\n",
-             size, context);
+  tools::note("sample: the prompt has {} tokens, the model was trained at {}: only its end is read\n", size,
+              context);
   return {prompt.end() - context, prompt.end()};
+}
+
+// Ends the line of a text that a signal cut, unless that would wait for a reader.
+void end_line() {
+  pollfd ready{STDOUT_FILENO, POLLOUT, 0};
+  if (::poll(&ready, 1, 0) == 1) data::write_to_stdout("\n", {});
 }
 
 int generate(const Flags& f) {
@@ -81,6 +82,9 @@ int generate(const Flags& f) {
   require(tokenizer->size() == std::uint64_t(config.vocab), Exit::checkpoint,
           "{}: its tokenizer has {} entries, its model {}; the file is damaged", f.checkpoint,
           tokenizer->size(), config.vocab);
+  const std::string prompt_text = read_prompt(f);
+  const auto prompt = shortened(tools::prompt_tokens(*tokenizer, prompt_text), config.context);
+  const data::Interrupt interrupt;  // before the first thread starts, so that all hold the signals back
   engine::Stream stream(engine::parse_device(f.device));
   engine::ParamStore store(stream.device(), engine::DType::f32);
   const model::Gpt gpt(config, store);
@@ -88,43 +92,49 @@ int generate(const Flags& f) {
   checkpoint.load(store, stream);
 
   const std::uint64_t seed = choose_seed(f.seed);
-  const std::string prompt_text = read_prompt(f);
-  const auto prompt = shortened(tools::prompt_tokens(*tokenizer, prompt_text), config.context);
   const auto prompt_size = std::int64_t(prompt.size());
   const std::int64_t wanted =
       f.tokens >= 0 ? f.tokens : std::max<std::int64_t>(config.context - prompt_size, 0);
-  if (!f.quiet) fmt::print(stderr, "sample: seed {}\n", seed);
+  if (!f.quiet) tools::note("sample: seed {}\n", seed);
   if (prompt_size + wanted > config.context)
-    fmt::print(stderr, "sample: {} tokens pass the trained length of {}; what lies behind it may be poor\n",
-               prompt_size + wanted, config.context);
+    tools::note("sample: {} tokens pass the trained length of {}; what lies behind it may be poor\n",
+                prompt_size + wanted, config.context);
 
+  const auto poll = [&interrupt] { interrupt.check(); };
+  const auto show = [&poll](std::string_view text) { data::write_to_stdout(text, poll); };
   model::Generator generator(gpt, stream);
   const auto start = std::chrono::steady_clock::now();
   std::int64_t drawn = 0;
   for (std::int64_t i = 0; i < f.samples; i++) {
-    if (i > 0) write_out("---\n");
+    if (i > 0) show("---\n");
     model::Sampler sampler(f.sampler, seed + std::uint64_t(i));
     std::string whole = prompt_text;
-    if (!f.no_stream) write_out(prompt_text);
-    drawn += tools::generate_text(
-        generator, sampler, *tokenizer,
-        {.prompt = prompt, .tokens = wanted, .ignore_end_of_text = f.ignore_end_of_text},
-        [&](std::string_view piece) { f.no_stream ? void(whole += piece) : write_out(piece); });
-    if (f.no_stream) write_out(whole);
-    write_out("\n");
+    if (!f.no_stream) show(prompt_text);
+    try {
+      drawn += tools::generate_text(
+          generator, sampler, *tokenizer,
+          {.prompt = prompt, .tokens = wanted, .ignore_end_of_text = f.ignore_end_of_text, .poll = poll},
+          [&](std::string_view piece) { f.no_stream ? void(whole += piece) : show(piece); });
+    } catch (const data::Interrupted&) {
+      if (!f.no_stream) end_line();
+      throw;
+    }
+    if (f.no_stream) show(whole);
+    show("\n");
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!f.quiet)
-    fmt::print(stderr, "sample: {} tokens in {:.2f} s, {:.1f} tok/s\n", drawn, seconds,
-               double(drawn) / seconds);
+    tools::note("sample: {} tokens in {:.2f} s, {:.1f} tok/s\n", drawn, seconds, double(drawn) / seconds);
   return 0;
 }
 
 tools::Body set_up(CLI::App& app, Flags& f) {
   auto& s = f.sampler;
-  app.add_option("-c,--ckpt", f.checkpoint, "Checkpoint made by ./train_gpt")->required()->type_name("FILE");
+  tools::refuse_empty(app.add_option("-c,--ckpt", f.checkpoint, "Checkpoint made by ./train_gpt"))
+      ->required()
+      ->type_name("FILE");
   auto* prompt = app.add_option("-p,--prompt", f.prompt, "Text to go on from")->type_name("TEXT");
-  app.add_option("-f,--file", f.prompt_file, "File with that text, - for standard input")
+  tools::refuse_empty(app.add_option("-f,--file", f.prompt_file, "File with that text, - for standard input"))
       ->type_name("FILE")
       ->excludes(prompt);
   tools::add_integer(app, "-n,--tokens", f.tokens, -1, std::int64_t(1) << 30,
@@ -147,7 +157,6 @@ tools::Body set_up(CLI::App& app, Flags& f) {
   tools::add_integer(app, "--threads", f.threads, 0, 4096, "CPU threads; 0: all that this process may use");
   app.add_flag("--quiet", f.quiet, "Neither seed nor timing on stderr");
   return [&app, &f] {
-    signal(SIGPIPE, SIG_IGN);      // a closed pipe is then an error of write()
     if (f.sampler.top_frac > 0) {  // the reference program's filter stands alone unless others are asked for
       if (app.count("--top-k") == 0) f.sampler.top_k = 0;
       if (app.count("--top-p") == 0) f.sampler.top_p = 1;
@@ -155,8 +164,9 @@ tools::Body set_up(CLI::App& app, Flags& f) {
     }
     try {
       return generate(f);
-    } catch (const OutputClosed&) {
-      return 0;
+    } catch (const data::Interrupted& stop) {
+      tools::complain("sample", "stopped by a signal");
+      return 128 + stop.signal;
     }
   };
 }

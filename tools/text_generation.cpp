@@ -35,6 +35,7 @@ std::int64_t generate_text(model::Generator& generator, model::Sampler& sampler,
   std::vector<std::int32_t> tokens = request.prompt;
   std::int64_t drawn = 0;
   for (; drawn < request.tokens; drawn++) {
+    if (request.poll) request.poll();
     const auto& logits = generator.logits_after(tokens);
     const auto banned = request.ignore_end_of_text ? std::optional(end_of_text) : std::nullopt;
     const std::int32_t next = sampler.next(logits, tokens, tokens.size(), banned);

@@ -13,6 +13,7 @@ struct TextRequest {
   std::vector<std::int32_t> prompt;  // at least one token
   std::int64_t tokens = 256;         // at most this many new ones
   bool ignore_end_of_text = false;   // never draw it, instead of stopping there
+  std::function<void()> poll = {};   // called before each token where it is given; may throw to give up
 };
 
 // Calls `emit` with each piece of settled UTF-8 text that the new tokens add. Returns how many tokens were

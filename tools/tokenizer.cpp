@@ -1,6 +1,5 @@
 // tokenizer: makes vocabularies, and shows what they do to text (docs/reference.md, "tokenizer").
 #include <charconv>
-#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -14,12 +13,16 @@
 #include "data/wordpiece.h"
 #include "engine/durable_file.h"
 #include "tools/cli.h"
+#include "tools/console.h"
+#include "tools/format.h"
 
 namespace {
 
 using engine::Exit;
 using engine::fail;
 using engine::require;
+
+void warn(const std::string& line) { tools::note("tokenizer: warning: {}\n", tools::printable(line)); }
 
 struct Train {
   std::vector<std::string> inputs;
@@ -44,9 +47,6 @@ int train(const Train& options) {
       from = part.text_end;
     }
   });
-  const auto warn = [](const std::string& line) {
-    std::fprintf(stderr, "tokenizer: warning: %s\n", line.c_str());
-  };
   const data::InputOptions reading;
   for (const std::string& name : files) {
     data::Input input(name, reading, UINT64_MAX, warn);
@@ -60,18 +60,14 @@ int train(const Train& options) {
       counter.finish(static_cast<std::uint32_t>(options.vocab_size), options.coverage, &report);
   require(report.characters > 0, Exit::data, "{}: no text to train on", options.inputs.front());
   data::save_tokenizer(*vocabulary, options.output);
-  std::fprintf(stderr,
-               "%s: %u tokens for %llu characters (%llu different), coverage %.4f %%, %llu ill-formed places "
-               "replaced\n",
-               options.output.c_str(), report.size, static_cast<unsigned long long>(report.characters),
-               static_cast<unsigned long long>(report.distinct), 100 * report.coverage(),
-               static_cast<unsigned long long>(replaced));
-  if (report.coverage() < options.coverage) {
-    std::fprintf(stderr,
-                 "tokenizer: warning: --vocab-size %lld covers less than --coverage %g; %.4f %% of the "
-                 "characters become [UNK]\n",
-                 static_cast<long long>(options.vocab_size), options.coverage, 100 * (1 - report.coverage()));
-  }
+  tools::note(
+      "{}: {} tokens for {} characters ({} different), coverage {:.4f} %, {} ill-formed places replaced\n",
+      tools::printable(options.output), report.size, report.characters, report.distinct,
+      100 * report.coverage(), replaced);
+  if (report.coverage() < options.coverage)
+    warn(fmt::format(
+        "--vocab-size {} covers less than --coverage {:g}; {:.4f} % of the characters become [UNK]",
+        options.vocab_size, options.coverage, 100 * (1 - report.coverage())));
   return 0;
 }
 
@@ -81,8 +77,9 @@ struct Source {  // of a vocabulary, for encode and decode
 };
 
 void add_source(CLI::App& app, Source& source) {
-  app.add_option("-t,--tokenizer", source.file, "a tokenizer file, or a vocab.txt")->type_name("FILE");
-  app.add_option("--vocab", source.vocab, "a vocab.txt (WordPiece)")->type_name("FILE");
+  tools::refuse_empty(app.add_option("-t,--tokenizer", source.file, "a tokenizer file, or a vocab.txt"))
+      ->type_name("FILE");
+  tools::refuse_empty(app.add_option("--vocab", source.vocab, "a vocab.txt (WordPiece)"))->type_name("FILE");
   app.add_flag("--cased", source.cased, "vocab.txt: keep capitals and accents");
 }
 
@@ -91,18 +88,12 @@ std::unique_ptr<data::Tokenizer> load(const Source& source) {
           "expected either -t FILE (a tokenizer file) or --vocab FILE (a vocab.txt)");
   if (source.vocab.empty()) return data::load_tokenizer(source.file, !source.cased);
   auto vocabulary = data::read_vocab_txt(source.vocab, !source.cased);
-  if (source.cased && !vocabulary->has_capitals()) {
-    std::fprintf(stderr, "tokenizer: warning: --cased, but %s has no capital letters: each becomes [UNK]\n",
-                 source.vocab.c_str());
-  }
+  if (source.cased && !vocabulary->has_capitals())
+    warn(fmt::format("--cased, but {} has no capital letters: each becomes [UNK]", source.vocab));
   return vocabulary;
 }
 
-void write_line(std::string line) {
-  line += '\n';
-  require(std::fwrite(line.data(), 1, line.size(), stdout) == line.size(), Exit::io, "standard output: {}",
-          std::strerror(errno));
-}
+void write_line(std::string line) { tools::write_out(line += '\n'); }
 
 void check_input_end() {
   require(!std::cin.bad(), Exit::data, "standard input: cannot be read; expected lines of text");
@@ -196,11 +187,13 @@ int main(int argc, char** argv) {
         app.require_subcommand(0, 1)->fallthrough();
         app.add_flag("--quiet")->description("no progress, as in every program; there is none here");
         CLI::App* train_app = app.add_subcommand("train", "makes a vocabulary from text");
-        train_app->add_option("INPUT", training.inputs, "files, folders, - for standard input")
+        tools::refuse_empty(
+            train_app->add_option("INPUT", training.inputs, "files, folders, - for standard input"))
             ->required()
             ->default_str("")
             ->type_name("");
-        train_app->add_option("-o,--output", training.output, "the tokenizer file to write")
+        tools::refuse_empty(
+            train_app->add_option("-o,--output", training.output, "the tokenizer file to write"))
             ->type_name("FILE")
             ->required();
         tools::add_choice(*train_app, "--kind", training.kind, {"char", "bbpe"}, "what a token is");
@@ -221,13 +214,15 @@ int main(int argc, char** argv) {
         add_source(*decode_app, decoding);
 
         CLI::App* info_app = app.add_subcommand("info", "shows kind, size and SHA-256 of a vocabulary");
-        info_app->add_option("FILE", info_file, "a tokenizer file, or a vocab.txt")
+        tools::refuse_empty(info_app->add_option("FILE", info_file, "a tokenizer file, or a vocab.txt"))
             ->required()
             ->type_name("");
 
         CLI::App* export_app = app.add_subcommand("export", "writes a vocab.txt");
-        export_app->add_option("FILE", export_file, "a tokenizer file")->required()->type_name("");
-        export_app->add_option("-o,--output", export_output, "the vocab.txt to write")
+        tools::refuse_empty(export_app->add_option("FILE", export_file, "a tokenizer file"))
+            ->required()
+            ->type_name("");
+        tools::refuse_empty(export_app->add_option("-o,--output", export_output, "the vocab.txt to write"))
             ->type_name("FILE")
             ->required();
 
@@ -241,7 +236,7 @@ int main(int argc, char** argv) {
           else if (decode_app->parsed()) code = decode(decoding);
           else if (info_app->parsed()) code = info(info_file);
           else code = export_vocab(export_file, export_output);
-          require(std::fflush(stdout) == 0, Exit::io, "standard output: {}", std::strerror(errno));
+          tools::flush_out();
           return code;
         };
       });

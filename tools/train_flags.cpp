@@ -1,7 +1,10 @@
 #include "tools/train_flags.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <vector>
 
+#include "data/utf8.h"
 #include "tools/cli.h"
 
 namespace tools {
@@ -9,6 +12,7 @@ namespace tools {
 using engine::Exit;
 using engine::fail;
 using engine::require;
+using nlohmann::json;
 
 namespace {
 
@@ -139,10 +143,12 @@ void declare_rhythm(CLI::App& app, TrainFlags& f) {
 }  // namespace
 
 void declare(CLI::App& app, TrainFlags& f) {
-  app.add_option("-d,--data", f.data, "Token file made by ./prepare")->type_name("FILE");
-  app.add_option("--val-data", f.validation_data, "Token file to validate on, instead of the data's own part")
-      ->type_name("FILE");
-  app.add_option("-o,--out", f.out, "Checkpoint to write")->type_name("FILE");
+  const auto file = [&app](const char* names, std::string& value, const char* about) {
+    return refuse_empty(app.add_option(names, value, about))->type_name("FILE");
+  };
+  file("-d,--data", f.data, "Token file made by ./prepare");
+  file("--val-data", f.validation_data, "Token file to validate on, instead of the data's own part");
+  file("-o,--out", f.out, "Checkpoint to write");
   declare_model(app, f);
   declare_training(app, f);
   declare_rhythm(app, f);
@@ -163,13 +169,11 @@ void declare(CLI::App& app, TrainFlags& f) {
       ->expected(0, 1)
       ->type_name("[=auto]")
       ->group("run");
-  app.add_option("--init-from", f.init_from, "Start from the weights of this checkpoint")
-      ->type_name("FILE")
-      ->group("run");
+  file("--init-from", f.init_from, "Start from the weights of this checkpoint")->group("run");
   app.add_flag("--overwrite", f.overwrite, "Replace an existing --out")->group("run");
   app.add_flag("--dry-run", f.dry_run, "Check flags, data and memory, print them and exit")->group("run");
   app.add_flag("--quiet", f.quiet, "No progress display")->group("run");
-  app.add_option("--log", f.log, "Log file; default beside --out")->type_name("FILE.jsonl")->group("run");
+  file("--log", f.log, "Log file; default beside --out")->type_name("FILE.jsonl")->group("run");
 }
 
 model::GptConfig resolve(TrainFlags& f, std::int64_t vocab) {
@@ -195,6 +199,7 @@ model::GptConfig resolve(TrainFlags& f, std::int64_t vocab) {
   set(c.nsa.memory, f.memory, 0);
   if (f.diff_topk) c.nsa.diff_topk = true;
   if (f.rope_theta > 0) c.rope_base = float(f.rope_theta);
+  f.prompt = data::repair_utf8(f.prompt);
   if (!f.length) f.length = c.context;
   if (!f.batch) f.batch = preset.batch;
   if (!f.accumulation) f.accumulation = preset.accumulation;
@@ -209,19 +214,37 @@ model::GptConfig resolve(TrainFlags& f, std::int64_t vocab) {
 }
 
 std::string to_json(const TrainFlags& flags) {
-  nlohmann::json j;
+  json j;
   each_kept(flags, [&](const char* name, const auto& value) { j[name] = value; });
-  return j.dump();
+  return j.dump(-1, ' ', false, json::error_handler_t::replace);  // a file's name may be any bytes
 }
 
 TrainFlags flags_from_json(std::string_view text, const std::string& where) {
   TrainFlags flags;
+  std::string damage;
   try {
-    const auto j = nlohmann::json::parse(text);
-    each_kept(flags, [&](const char* name, auto& value) { j.at(name).get_to(value); });
-  } catch (const nlohmann::json::exception& e) {
-    fail(Exit::checkpoint, "{}: the flags of its run are damaged: {}", where, e.what());
+    const json j = json::parse(text);
+    std::vector<std::string> arguments;
+    each_kept(flags, [&](const char* name, const auto& unset) {
+      const auto value = j.at(name).get<std::decay_t<decltype(unset)>>();
+      if (value == unset) return;
+      const std::string flag = fmt::format("--{}", name);
+      if constexpr (std::is_same_v<decltype(value), const bool>) arguments.push_back(flag);
+      else arguments.push_back(fmt::format("{}={}", flag, value));
+    });
+    CLI::App app;  // values of a file have to pass what values of a command line do
+    declare(app, flags);
+    settle(app);
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+    app.parse(arguments);
+  } catch (const json::exception& e) {
+    damage = e.what();
+  } catch (const CLI::ParseError& e) {
+    damage = e.what();
+  } catch (const engine::Error& e) {
+    damage = e.what();
   }
+  require(damage.empty(), Exit::checkpoint, "{}: the flags of its run are damaged: {}", where, damage);
   return flags;
 }
 

@@ -24,7 +24,7 @@ bool is_number(const std::string& text) {
 TrainFlags over(TrainFlags base, int argc, char** argv) {
   CLI::App app;
   tools::declare(app, base);
-  tools::last_value_wins(app);
+  tools::settle(app);
   app.parse(argc, argv);
   return base;
 }
