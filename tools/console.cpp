@@ -50,7 +50,7 @@ void write_out(std::string_view text) {
 }
 
 void flush_out() {
-  if (std::fflush(stdout) != 0) fail_out();
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) fail_out();
 }
 
 void complain(std::string_view program, std::string_view what) {

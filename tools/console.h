@@ -15,7 +15,7 @@ void guard_standard_streams();
 
 // Appends to stdout. Throws data::OutputClosed when the reader has gone, Error(io) otherwise.
 void write_out(std::string_view text);
-void flush_out();
+void flush_out();  // fails for whatever was written to stdout before, too
 
 // On stderr. Nobody may be there to read it, so a failure is no error.
 template <class... A> void note(fmt::format_string<A...> format, A&&... a) {

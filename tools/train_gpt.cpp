@@ -1,9 +1,10 @@
 // train_gpt: a token file -> a trained model (docs/reference.md).
-#include <csignal>
 #include <filesystem>
 
 #include "data/interrupt.h"
 #include "tools/cli.h"
+#include "tools/console.h"
+#include "tools/paths.h"
 #include "tools/train_flags.h"
 #include "tools/train_run.h"
 #include "tools/train_state.h"
@@ -30,14 +31,41 @@ TrainFlags over(TrainFlags base, int argc, char** argv) {
 }
 
 void list_devices() {
-  fmt::print("cpu: {}\n", engine::device_name({}));
+  tools::write_out(fmt::format("cpu: {}\n", engine::device_name({})));
   for (int i = 0; i < engine::cuda_device_count(); i++)
-    fmt::print("cuda:{}: {}\n", i, engine::device_name({engine::DeviceKind::cuda, i}));
+    tools::write_out(fmt::format("cuda:{}: {}\n", i, engine::device_name({engine::DeviceKind::cuda, i})));
+}
+
+bool exists(const std::string& path) {  // a name that is too long, or may not be looked at, does not
+  std::error_code error;
+  return std::filesystem::exists(path, error);
+}
+
+// What a run writes must be none of what it reads, which would be lost. To start from weights and replace
+// them is all right.
+void check_outputs(const TrainFlags& flags) {
+  namespace fs = std::filesystem;
+  const auto same = [](const std::string& a, const std::string& b) {  // one of them need not exist yet
+    std::error_code absent;
+    return !b.empty() &&
+           (fs::path(a).lexically_normal() == fs::path(b).lexically_normal() || fs::equivalent(a, b, absent));
+  };
+  const auto check = [&](const char* flag, const std::string& output, const std::string& other) {
+    require(!same(output, other), Exit::usage, "{} {}: is also another file of this run; name a new one",
+            flag, output);
+  };
+  const std::string log = flags.log.empty() ? tools::beside(flags.out, ".log.jsonl").string() : flags.log;
+  for (const std::string& input : {flags.data, flags.validation_data}) {
+    check("-o", flags.out, input);
+    check("--log", log, input);
+  }
+  check("--log", log, flags.init_from);
+  check("--log", log, flags.out);
 }
 
 std::unique_ptr<engine::Checkpoint> open_resumed(const TrainFlags& flags) {
   if (flags.resume == Resume::no) return nullptr;
-  if (!std::filesystem::exists(flags.out)) {
+  if (!exists(flags.out)) {
     require(flags.resume == Resume::automatic, Exit::checkpoint,
             "--resume: there is no {}; name the checkpoint with -o, or use --resume=auto to start where "
             "there is none",
@@ -45,16 +73,20 @@ std::unique_ptr<engine::Checkpoint> open_resumed(const TrainFlags& flags) {
     tools::say("resume: no {}, starting anew\n", flags.out);
     return nullptr;
   }
-  return std::make_unique<engine::Checkpoint>(flags.out);
+  auto checkpoint = std::make_unique<engine::Checkpoint>(flags.out);
+  require(checkpoint->has_optimizer(), Exit::checkpoint,
+          "{}: holds weights only, nothing to --resume; start from it with --init-from, and -o another file",
+          flags.out);
+  return checkpoint;
 }
 
 int train(TrainFlags flags, int argc, char** argv) {
-  if (flags.list_devices) return list_devices(), 0;
+  if (flags.list_devices) return list_devices(), tools::flush_out(), 0;
   if (flags.preset == "list") {
-    for (const auto& preset : model::presets()) fmt::print("{:<10} {}\n", preset.name, preset.about);
-    return 0;
+    for (const auto& preset : model::presets())
+      tools::write_out(fmt::format("{:<10} {}\n", preset.name, preset.about));
+    return tools::flush_out(), 0;
   }
-  std::signal(SIGPIPE, SIG_IGN);    // a run outlives the reader of its output
   const data::Interrupt interrupt;  // before the first thread starts, so that all hold the signals back
   tools::use_threads(flags.threads);
   require(flags.resume == Resume::no || flags.init_from.empty(), Exit::usage,
@@ -68,14 +100,18 @@ int train(TrainFlags flags, int argc, char** argv) {
   const bool planning = flags.plan_only || flags.dry_run;  // writes nothing, so no output can be in the way
   require(!flags.data.empty(), Exit::usage,
           "-d is missing: give the token file that ./prepare made, e.g. -d zhwiki.bin");
-  require(!is_number(flags.data) || std::filesystem::exists(flags.data), Exit::usage,
+  require(!is_number(flags.data) || exists(flags.data), Exit::usage,
           "-d {}: expected a token file made by ./prepare, got a number (the batch size is -b)", flags.data);
-  require(planning || resumed || flags.overwrite || !std::filesystem::exists(flags.out), Exit::usage,
+  check_outputs(flags);
+  require(planning || !exists(flags.out) || std::filesystem::is_regular_file(flags.out), Exit::usage,
+          "-o {}: exists and is not a regular file; name another", flags.out);
+  require(planning || resumed || flags.overwrite || !exists(flags.out), Exit::usage,
           "{}: exists; continue it with --resume, replace it with --overwrite, or name another with -o",
           flags.out);
   auto file = std::make_unique<data::TokenFile>(flags.data);
   const model::GptConfig config = tools::resolve(flags, file->vocab_size());
   if (resumed) {
+    tools::require_same_vocabulary(*resumed, *file);
     require(model::config_from_json(resumed->config(), resumed->path()) == config, Exit::checkpoint,
             "{}: holds another model than these flags and this data describe; leave the model flags out to "
             "resume it",
@@ -87,7 +123,7 @@ int train(TrainFlags flags, int argc, char** argv) {
     }
   }
   tools::TrainRun run(flags, config, std::move(file), std::move(resumed));
-  if (planning) return run.print_plan(), 0;
+  if (planning) return run.print_plan(), tools::flush_out(), 0;
   return run.run(interrupt);
 }
 

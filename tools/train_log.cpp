@@ -65,7 +65,8 @@ double TrainLog::elapsed() const {
 
 void TrainLog::write(const std::string& line) {
   if (std::fwrite(line.data(), 1, line.size(), file_) != line.size() || std::fflush(file_) != 0)
-    fail(Exit::io, "{}: the log cannot be written: {}", path_.string(), std::strerror(errno));
+    fail(Exit::io, "{}: the log cannot be written: {}; free some space and --resume", path_.string(),
+         std::strerror(errno));
 }
 
 void TrainLog::step(const StepReport& r) {

@@ -92,6 +92,7 @@ TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique
 }
 
 void TrainRun::begin() {
+  if (flags_.sample_every > 0) prompt_tokens(*tokenizer_, flags_.prompt);  // a bad prompt fails now, too
   engine::DurableFile probe(flags_.out);  // an output that cannot be written fails now, not after hours
   if (resumed_) {
     load(*resumed_);
@@ -106,6 +107,7 @@ void TrainRun::begin() {
 
 void TrainRun::load_weights(const std::string& path) {
   const engine::Checkpoint start(path);
+  require_same_vocabulary(start, *data_);
   require(model::config_from_json(start.config(), path) == gpt_.config(), Exit::checkpoint,
           "{}: holds another model than these flags and this data describe; give the same model flags", path);
   start.load(store_, stream_);

@@ -42,4 +42,12 @@ SavedState saved_state_from_json(std::string_view text, const std::string& where
   return s;
 }
 
+void require_same_vocabulary(const engine::Checkpoint& checkpoint, const data::TokenFile& data) {
+  engine::require(
+      checkpoint.tokenizer() == data.tokenizer_payload(), engine::Exit::checkpoint,
+      "{}: has another vocabulary than {}; give the data that it was trained on, or data prepared "
+      "with the same vocabulary",
+      checkpoint.path(), data.path());
+}
+
 }  // namespace tools

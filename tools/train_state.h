@@ -17,4 +17,7 @@ std::string to_json(const SavedState&);
 SavedState saved_state_from_json(std::string_view json,
                                  const std::string& where);  // throws Error(checkpoint)
 
+// Throws Error(checkpoint) if the model's ids mean other words than the data's.
+void require_same_vocabulary(const engine::Checkpoint&, const data::TokenFile&);
+
 }  // namespace tools
