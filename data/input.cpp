@@ -38,6 +38,9 @@ constexpr Foreign kForeign[] = {
     {"PK\x03\x04"sv, "a zip archive", "unzip -p {0} | prepare -"},
     {"7z\xBC\xAF\x27\x1C"sv, "a 7z archive", "7z x -so {0} | prepare -"},
     {"PAR1"sv, "a parquet file", "write it as JSON lines first"},
+    {"%PDF-"sv, "a PDF file", "pdftotext {0} - | prepare -"},
+    {"\x89PNG\r\n\x1A\n"sv, "a PNG image", "a file of text"},
+    {"\x7F\x45LF"sv, "a program", "a file of text"},
     {"\x1F\x8B"sv, "gzip data inside gzip data", "zcat {0} | prepare -"},
     {"\xFF\xFE"sv, "UTF-16 text", "iconv -f UTF-16 -t UTF-8 {0} | prepare -"},
     {"\xFE\xFF"sv, "UTF-16 text", "iconv -f UTF-16 -t UTF-8 {0} | prepare -"},
@@ -58,6 +61,8 @@ void refuse_foreign(std::string_view head, const std::string& name) {
   require(!(head.size() > 16 && head[8] == '{' && head.substr(0, kSniffBytes).find("\"nsa-") != head.npos),
           Exit::data, "{}: was made by this project and is no text; give the text that it was made from",
           name);
+  require(!(head.size() > 8 && head[8] == '{' && head.substr(0, 8).find('\0') != head.npos), Exit::data,
+          "{}: holds a safetensors file, expected text, JSON or an abstract dump, plain or .gz", name);
 }
 
 void refuse_other_encodings(std::string_view head, const std::string& name) {
