@@ -221,11 +221,12 @@ std::string to_json(const TrainFlags& flags) {
 
 TrainFlags flags_from_json(std::string_view text, const std::string& where) {
   TrainFlags flags;
-  std::string damage;
+  std::string damage, name_read;
   try {
     const json j = json::parse(text);
     std::vector<std::string> arguments;
     each_kept(flags, [&](const char* name, const auto& unset) {
+      name_read = name;
       const auto value = j.at(name).get<std::decay_t<decltype(unset)>>();
       if (value == unset) return;
       const std::string flag = fmt::format("--{}", name);
@@ -238,7 +239,7 @@ TrainFlags flags_from_json(std::string_view text, const std::string& where) {
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
     app.parse(arguments);
   } catch (const json::exception& e) {
-    damage = e.what();
+    damage = fmt::format("{}: {}", name_read, e.what());
   } catch (const CLI::ParseError& e) {
     damage = e.what();
   } catch (const engine::Error& e) {
