@@ -212,6 +212,11 @@ TEST_CASE("bad input: files that may not be read" *
   refused("inspect", "inspect info zhwiki.bin", 3);
   refused("tokenizer", "tokenizer info tokenizer", 4);
   refused("prepare", "prepare text -o new --t2s off", 3);
+  const auto closed = std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec;
+  std::filesystem::permissions(scene / "folder", closed);
+  std::filesystem::permissions(scene / "text", std::filesystem::perms::owner_read);
+  refused("prepare", "prepare text -o folder/new --t2s off", 7);
+  refused("tokenizer", "tokenizer train text -o folder/new", 7);
 }
 
 TEST_CASE("bad input: truncated and damaged files, for every reader") {
