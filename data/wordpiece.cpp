@@ -254,7 +254,8 @@ std::unique_ptr<WordPiece> parse_vocab_txt(std::string_view bytes, bool lower, c
 
 std::unique_ptr<WordPiece> read_vocab_txt(const std::filesystem::path& path, bool lower) {
   const std::string name = path.string();
-  engine::require(!std::filesystem::is_directory(path), Exit::checkpoint,
+  std::error_code absent;
+  engine::require(!std::filesystem::is_directory(path, absent), Exit::checkpoint,
                   "{}: a folder; expected a vocab.txt", name);
   std::ifstream file(path, std::ios::binary);
   engine::require(file.is_open(), Exit::checkpoint, "{}: cannot be opened ({}); expected a vocab.txt", name,
