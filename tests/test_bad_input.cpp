@@ -136,6 +136,7 @@ TEST_CASE("bad input: flags that are missing, contradict each other, or point at
                     {"sample -c ckpt.bin --device nonsense", 2, {"--device nonsense", "cpu", "cuda"}},
                     {"sample -c ckpt.bin -f none", 3, {"none", "No such file"}},
                     {"sample -c ckpt.bin -f folder", 3, {"folder"}},
+                    {"sample -c ckpt.bin -f /dev/zero", 3, {"/dev/zero", "too long for a prompt"}},
                 });
   scene.refuses("tokenizer", {
                                  {"tokenizer", 2, {"train, encode, decode, export or info"}},
@@ -186,6 +187,18 @@ TEST_CASE("bad input: files that are missing, foreign, empty or folders, for eve
     if (file != "other.safetensors") scene.refuses("inspect", {{"inspect info " + file, 3, {file}}});
   }
   CHECK(scene.run("inspect info other.safetensors").out == "weight                   F32 [2], 8 bytes\n");
+  // Reading devices and FIFOs neither ends nor waits for ever.
+  REQUIRE(scene.run("mkfifo fifo").code == 0);
+  for (const std::string file : {"fifo", "/dev/zero"}) {
+    scene.refuses("inspect", {{"timeout 10 inspect info " + file, 3, {file, "regular file"}},
+                              {"timeout 10 inspect verify " + file, 3, {file, "regular file"}}});
+    scene.refuses("train_gpt", {{"timeout 10 " + train() + "-o new -d " + file, 3, {file, "regular file"}},
+                                {"timeout 10 train_gpt --resume -o " + file, 4, {file, "regular file"}}});
+    scene.refuses("sample", {{"timeout 10 sample -c " + file, 4, {file, "regular file"}}});
+  }
+  scene.refuses("tokenizer",
+                {{"timeout 10 tokenizer encode --vocab /dev/zero", 4, {"/dev/zero", "too large"}},
+                 {"timeout 10 tokenizer train -o new /dev/zero", 3, {"/dev/zero", "zero"}}});
   // Sound files of this project in the place of another kind.
   scene.refuses("train_gpt", {{train() + "-o new -d ckpt.bin", 3, {"ckpt.bin", "nsa-tokens"}},
                               {start + "--init-from tokenizer", 4, {"tokenizer", "nsa-checkpoint"}}});
@@ -352,6 +365,7 @@ TEST_CASE("bad input: names with blanks, line feeds and other bytes, and very lo
   scene.refuses("inspect", {{"inspect info " + odd, 3, {shown}}, {"inspect " + odd, 2, {shown}}});
   scene.refuses("tokenizer", {{"tokenizer encode -t " + odd, 4, {shown}},
                               {"tokenizer train text -o folder/none/" + odd, 7, {shown}},
+                              {"tokenizer encode -t b" + name, 4, {"File name too long"}},
                               {"tokenizer train " + odd + " -o new", 3, {shown}}});
   scene.refuses("prepare", {{"prepare " + odd + " -o new --t2s off", 3, {shown}},
                             {"prepare text -o new --t2s " + odd, 2, {"--t2s"}},

@@ -1,7 +1,7 @@
 // inspect: what a token file, tokenizer file or checkpoint holds, and whether it is sound
 // (docs/reference.md).
 #include <algorithm>
-#include <charconv>
+#include <filesystem>
 #include <fstream>
 
 #include "data/sha256.h"
@@ -22,6 +22,8 @@ using tools::write_out;
 
 // A damaged header cannot tell which kind of file it began, so its text is looked at.
 Exit code_for(const std::string& path) {
+  std::error_code absent;
+  if (!std::filesystem::is_regular_file(path, absent)) return Exit::data;  // opening a FIFO would wait
   constexpr std::size_t kEnough = 1 << 20;
   std::string head(kEnough, '\0');
   std::ifstream file(path, std::ios::binary);

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <random>
 
 #include "data/interrupt.h"
@@ -31,6 +30,8 @@ struct Flags {
   model::SamplerConfig sampler;
 };
 
+constexpr std::size_t kMostPrompt = 16 << 20;  // bytes
+
 std::string read_prompt(const Flags& f) {
   if (f.prompt_file.empty()) return data::repair_utf8(f.prompt);
   std::ifstream file;
@@ -43,9 +44,13 @@ std::string read_prompt(const Flags& f) {
             f.prompt_file, std::strerror(errno));
   }
   std::istream& in = f.prompt_file == "-" ? std::cin : file;
-  std::string text{std::istreambuf_iterator<char>(in), {}};
+  std::string text(kMostPrompt + 1, '\0');
+  in.read(text.data(), std::streamsize(text.size()));
+  text.resize(std::size_t(in.gcount()));
   require(!in.bad(), Exit::data, "{}: cannot be read; give a text file, or - for standard input",
           f.prompt_file);
+  require(text.size() <= kMostPrompt, Exit::data, "{}: over {} bytes, too long for a prompt; give its end",
+          f.prompt_file, kMostPrompt);
   if (text.ends_with('\n')) text.pop_back();
   return data::repair_utf8(text);
 }
