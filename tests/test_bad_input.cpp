@@ -82,7 +82,7 @@ TEST_CASE("bad input: values that are missing or bad, for every flag that --help
         continue;
       }
       rows.push_back({at, 2, {flag}});
-      rows.push_back({at + "=", 2, {flag}});
+      rows.push_back({at + "= text", 2, {flag + "=", "no value"}});
       if (value.starts_with("FILE") || value == "vocab.txt") rows.push_back({at + " ''", 2, {flag, "empty"}});
       const bool number = value == "N" || value == "X" || value == "N[kMG]";
       if (number)
@@ -314,6 +314,8 @@ TEST_CASE("bad input: sound files that lie, and files of a later version") {
   refuses_flag("accum", std::int64_t(1) << 62);
   refuses_flag("lr", "fast");
   refuses_flag("schedule", "sideways");
+  refuses_flag("preset", "huge");
+  refuses_flag("preset", "");
   refuses_flag("dtype", "");
   refuses_flag("seed", -5);
   refuses_flag("step", -5);

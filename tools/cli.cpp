@@ -66,6 +66,16 @@ std::string unexpected(const CLI::App& app) {
                       : fmt::format("unknown flag {}, did you mean {}?", given, near);
 }
 
+// CLI11 takes the argument after "--flag=" for its value, which in a script with an unset variable is another
+// flag or an input.
+void refuse_cut_flags(const CLI::App& app, int argc, char** argv) {
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames())
+      for (int i = 1; i < argc; i++)
+        require(argv[i] != "--" + name + "=", Exit::usage, "--{}=: no value was given; see --help", name);
+  for (const CLI::App* sub : app.get_subcommands(nullptr)) refuse_cut_flags(*sub, argc, argv);
+}
+
 std::string long_name(const std::string& names) {
   const auto comma = names.find(',');
   return comma == names.npos ? names : names.substr(comma + 1);
@@ -123,6 +133,7 @@ int run_tool(std::string program, std::string about, int argc, char** argv,
     app.option_defaults()->always_capture_default();
     const Body body = setup(app);
     settle(app);
+    refuse_cut_flags(app, argc, argv);
     try {
       app.parse(argc, argv);
     } catch (const CLI::Success& asked) {  // --help, --version

@@ -229,15 +229,16 @@ TrainFlags flags_from_json(std::string_view text, const std::string& where) {
       name_read = name;
       const auto value = j.at(name).get<std::decay_t<decltype(unset)>>();
       if (value == unset) return;
-      const std::string flag = fmt::format("--{}", name);
-      if constexpr (std::is_same_v<decltype(value), const bool>) arguments.push_back(flag);
-      else arguments.push_back(fmt::format("{}={}", flag, value));
+      arguments.push_back(fmt::format("--{}", name));
+      if constexpr (!std::is_same_v<decltype(value), const bool>)
+        arguments.push_back(fmt::format("{}", value));
     });
     CLI::App app;  // values of a file have to pass what values of a command line do
     declare(app, flags);
     settle(app);
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
     app.parse(arguments);
+    model::find_preset(flags.preset);
   } catch (const json::exception& e) {
     damage = fmt::format("{}: {}", name_read, e.what());
   } catch (const CLI::ParseError& e) {
