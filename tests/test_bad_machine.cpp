@@ -172,7 +172,8 @@ TEST_CASE("bad machine: a limit on memory" *
                                      "the address sanitizer needs more"))) {
   const Scene scene;
   const std::string model = train() + "-d zhwiki.bin -o x ";
-  const Ran ran = scene.run("ulimit -v 1000000; " + model + "--threads 1 -b 16k >/dev/null");
+  const Ran ran =
+      scene.run("export OMP_NUM_THREADS=1; ulimit -v 2000000; timeout 20 " + model + "-b 64k >/dev/null");
   check_one_line(ran, "train_gpt", 6, {"memory", "MiB", "--batch"});
 }
 
