@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "engine/error.h"
+#include "kernels/matmul.h"
 #include "kernels/runtime.h"
 
 namespace engine {
@@ -26,6 +27,11 @@ void check(const k::Status& status, const char* doing) {
 int cuda_device_count() noexcept {
   if constexpr (has_cuda) return k::cuda_device_count();
   return 0;
+}
+
+void use_cpu_threads(int threads) {
+  omp_set_num_threads(threads);
+  k::keep_blas_to_one_thread();
 }
 
 std::string device_name(Device device) {

@@ -24,6 +24,7 @@ struct Device {
 
 int cuda_device_count() noexcept;  // 0 without nvcc, a driver or a card
 std::string device_name(Device);   // "cpu, 2 threads" or the card's name
+void use_cpu_threads(int threads);  // for OpenMP and BLAS
 // "auto", "cpu", "cuda", "cuda:3". auto is the CPU. Throws Error(usage) for anything else,
 // DeviceError(gpu) for a card that is not there.
 Device parse_device(std::string_view);

@@ -84,4 +84,8 @@ Status run(Cpu, const MatMul& p) noexcept {
   return {};
 }
 
+void keep_blas_to_one_thread() noexcept {
+  if (openblas_get_parallel() == OPENBLAS_THREAD) openblas_set_num_threads(1);
+}
+
 }  // namespace k

@@ -15,4 +15,9 @@ struct MatMul {  // d (=|+=) op(a) op(b) + residual + bias, row major; d, residu
 Cost cost(const MatMul&);
 Status run(Cpu, const MatMul&) noexcept;
 
+// run(Cpu, MatMul) calls BLAS from every OpenMP thread. A BLAS that starts threads of its own (OpenBLAS built
+// on pthreads) is told to use one, or each of ours would start as many again. To be called before the first
+// product.
+void keep_blas_to_one_thread() noexcept;
+
 }  // namespace k

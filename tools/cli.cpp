@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "data/text_output.h"
+#include "engine/device.h"
 #include "tools/console.h"
 
 namespace tools {
@@ -267,7 +268,7 @@ int default_threads() {
 }
 
 void use_threads(std::int64_t threads) {
-  omp_set_num_threads(threads > 0 ? int(threads) : default_threads());
+  engine::use_cpu_threads(threads > 0 ? int(threads) : default_threads());
 }
 
 }  // namespace tools
