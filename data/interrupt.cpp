@@ -21,6 +21,9 @@ Interrupt::Interrupt() {
 }
 
 Interrupt::~Interrupt() {
+  signalfd_siginfo dropped;
+  while (::read(file_, &dropped, sizeof dropped) == sizeof dropped) {
+  }
   pthread_sigmask(SIG_SETMASK, &before_, nullptr);
   ::close(file_);
 }

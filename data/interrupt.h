@@ -12,7 +12,7 @@ struct Interrupted {  // the program exits with 128 + signal
 class Interrupt {
  public:
   // From here on the two signals are held back in this thread and in the threads it starts, until the
-  // destructor.
+  // destructor, which drops those that came since: nobody is killed between the last save and the exit code.
   Interrupt();
   ~Interrupt();
   Interrupt(const Interrupt&) = delete;
