@@ -21,7 +21,8 @@ fs::path folder_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
-// Files NAME.tmp.PID whose process is gone were left by a run that was killed.
+}  // namespace
+
 void remove_left_overs(const fs::path& path) {
   const std::string prefix = path.filename().string() + ".tmp.";
   std::error_code ignored;
@@ -35,8 +36,6 @@ void remove_left_overs(const fs::path& path) {
     if (pid == getpid() || (kill(pid_t(pid), 0) != 0 && errno == ESRCH)) fs::remove(entry.path(), ignored);
   }
 }
-
-}  // namespace
 
 DurableFile::DurableFile(fs::path path) : path_(std::move(path)) {
   struct stat status {};

@@ -7,6 +7,9 @@
 
 namespace engine {
 
+// Removes the files PATH.tmp.PID whose process is gone: what runs left that were killed while they wrote.
+void remove_left_overs(const std::filesystem::path& path);
+
 class DurableFile {
  public:
   // Opens PATH.tmp.PID in the folder of `path`, after removing the left-overs of processes that are gone.

@@ -61,6 +61,9 @@ template <class Flags, class F> void each_kept(Flags& f, F&& visit) {
   visit("save-every", f.save_every);
   visit("keep", f.keep);
   visit("prompt", f.prompt);
+  visit("device", f.device);
+  visit("threads", f.threads);
+  visit("log", f.log);
 }
 
 void declare_model(CLI::App& app, TrainFlags& f) {

@@ -43,7 +43,8 @@ void declare(CLI::App&, TrainFlags& flags);
 // Fills batch, length and accumulation from the preset where they were not given, and returns the model.
 model::GptConfig resolve(TrainFlags& flags, std::int64_t vocab);
 
-// What a resumed run takes over: everything but the flags of the group "run".
+// What a resumed run takes over: everything but --out, --stop-at, --max-minutes, --quiet and what tells how
+// to start.
 std::string to_json(const TrainFlags&);
 TrainFlags flags_from_json(std::string_view json, const std::string& where);  // throws Error(checkpoint)
 

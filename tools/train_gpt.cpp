@@ -80,6 +80,19 @@ std::unique_ptr<engine::Checkpoint> open_resumed(const TrainFlags& flags) {
   return checkpoint;
 }
 
+// Says so where a resumed run is finished, or has come as far as --stop-at.
+bool nothing_to_do(const tools::TrainState& state, const TrainFlags& flags) {
+  if (state.evaluation_due) return false;
+  if (state.step >= flags.steps)
+    tools::say("{}: the run is finished: {} of {} steps are done; ./sample -c {}\n", flags.out, state.step,
+               flags.steps, flags.out);
+  else if (flags.stop_at > 0 && state.step >= flags.stop_at)
+    tools::say("{}: {} steps are done, --stop-at {} asks for no more\n", flags.out, state.step,
+               flags.stop_at);
+  else return false;
+  return true;
+}
+
 int train(TrainFlags flags, int argc, char** argv) {
   if (flags.list_devices) return list_devices(), tools::flush_out(), 0;
   if (flags.preset == "list") {
@@ -88,8 +101,7 @@ int train(TrainFlags flags, int argc, char** argv) {
     return tools::flush_out(), 0;
   }
   const data::Interrupt interrupt;  // before the first thread starts, so that all hold the signals back
-  tools::use_threads(flags.threads);
-  require(flags.resume == Resume::no || flags.init_from.empty(), Exit::usage,
+  require(flags.resume != Resume::required || flags.init_from.empty(), Exit::usage,
           "--resume and --init-from exclude each other: the first continues a run, the second starts one");
   auto resumed = open_resumed(flags);
   tools::SavedState saved;
@@ -97,6 +109,7 @@ int train(TrainFlags flags, int argc, char** argv) {
     saved = tools::saved_state_from_json(resumed->state(), resumed->path());
     flags = over(saved.flags, argc, argv);
   }
+  tools::use_threads(flags.threads);
   const bool planning = flags.plan_only || flags.dry_run;  // writes nothing, so no output can be in the way
   require(!flags.data.empty(), Exit::usage,
           "-d is missing: give the token file that ./prepare made, e.g. -d zhwiki.bin");
@@ -116,11 +129,7 @@ int train(TrainFlags flags, int argc, char** argv) {
             "{}: holds another model than these flags and this data describe; leave the model flags out to "
             "resume it",
             flags.out);
-    if (saved.state.step >= flags.steps) {
-      tools::say("{}: the run is finished: {} of {} steps are done; ./sample -c {}\n", flags.out,
-                 saved.state.step, flags.steps, flags.out);
-      return 0;
-    }
+    if (nothing_to_do(saved.state, flags)) return 0;
   }
   tools::TrainRun run(flags, config, std::move(file), std::move(resumed));
   if (planning) return run.print_plan(), tools::flush_out(), 0;

@@ -19,15 +19,16 @@ namespace {
 
 std::string number(double value) { return std::isfinite(value) ? fmt::format("{:.9g}", value) : "null"; }
 
-// Bytes of the leading lines that speak of steps up to `through`. A torn last line is cut with the rest.
-std::uintmax_t bytes_through(const std::filesystem::path& path, std::int64_t through) {
+// Bytes of the leading lines that speak of steps up to `through`, or up to the evaluation of that step if it
+// is still due. A torn last line is cut with the rest.
+std::uintmax_t bytes_through(const std::filesystem::path& path, std::int64_t through, bool evaluation_due) {
   std::ifstream in(path, std::ios::binary);
   std::uintmax_t bytes = 0;
   for (std::string line; std::getline(in, line) && !in.eof();) {
     const auto j = nlohmann::json::parse(line, nullptr, false);
-    if (!j.is_object() || !j.contains("step") || !j["step"].is_number() ||
-        j["step"].get<std::int64_t>() > through)
-      break;
+    if (!j.is_object() || !j.contains("step") || !j["step"].is_number_unsigned()) break;
+    const auto step = j["step"].get<std::uint64_t>(), last = std::uint64_t(through);
+    if (step > last || (step == last && evaluation_due && j.contains("val_loss"))) break;
     bytes += line.size() + 1;
   }
   return bytes;
@@ -44,11 +45,12 @@ std::string duration(double seconds) {
 
 std::string mebibytes(std::uint64_t bytes) { return fmt::format("{:.1f} MiB", double(bytes) / (1 << 20)); }
 
-TrainLog::TrainLog(std::filesystem::path path, std::int64_t keep_through, bool quiet)
-    : path_(std::move(path)), quiet_(quiet), progress_(!quiet) {
+TrainLog::TrainLog(std::filesystem::path path, const LogStart& start)
+    : path_(std::move(path)), quiet_(start.quiet), progress_(!start.quiet) {
   std::error_code absent;
   const auto size = std::filesystem::file_size(path_, absent);
-  const std::uintmax_t keep = absent ? 0 : keep_through > 0 ? bytes_through(path_, keep_through) : 0;
+  const std::uintmax_t keep =
+      absent || start.keep_through == 0 ? 0 : bytes_through(path_, start.keep_through, start.evaluation_due);
   file_ = std::fopen(path_.c_str(), "ab");
   if (!file_ || (!absent && keep != size && ftruncate(fileno(file_), off_t(keep)) != 0))
     fail(Exit::io, "{}: the log cannot be written: {}; name another with --log", path_.string(),

@@ -31,12 +31,18 @@ struct ValidationReport {
   double loss = 0, bits_per_byte = 0;
 };
 
+struct LogStart {
+  std::int64_t keep_through = 0;  // the step a resumed run goes on from
+  bool evaluation_due = false;    // that step's evaluation is still to come, and its line is cut off too
+  bool quiet = false;
+};
+
 // Steps are a line each in a pipe and a progress bar on a terminal; quiet: neither.
 class TrainLog {
  public:
   // Opens the log for appending; what it says of steps after `keep_through` is cut off first (a resumed run),
   // all of it for 0. Throws Error(io).
-  TrainLog(std::filesystem::path, std::int64_t keep_through, bool quiet);
+  TrainLog(std::filesystem::path, const LogStart&);
   TrainLog(const TrainLog&) = delete;
   TrainLog& operator=(const TrainLog&) = delete;
   ~TrainLog();

@@ -5,8 +5,8 @@
 
 #include "engine/durable_file.h"
 #include "model/sampler.h"
+#include "tools/checkpoint_files.h"
 #include "tools/cli.h"
-#include "tools/paths.h"
 #include "tools/text_generation.h"
 #include "tools/train_state.h"
 
@@ -51,6 +51,8 @@ std::unique_ptr<data::TokenFile> open_validation(const TrainFlags& f, const data
   return file;
 }
 
+std::string fingerprint_of(const data::TokenFile* file) { return file ? file->fingerprint() : std::string(); }
+
 // The inputs and targets of several windows, one after the other.
 struct WindowBatch {
   std::vector<std::int32_t> ids, targets;
@@ -93,6 +95,7 @@ TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique
 
 void TrainRun::begin() {
   if (flags_.sample_every > 0) prompt_tokens(*tokenizer_, flags_.prompt);  // a bad prompt fails now, too
+  remove_left_overs_of_run(flags_.out);
   engine::DurableFile probe(flags_.out);  // an output that cannot be written fails now, not after hours
   if (resumed_) {
     load(*resumed_);
@@ -101,8 +104,9 @@ void TrainRun::begin() {
     store_.initialize(std::uint64_t(flags_.seed), stream_);
     if (!flags_.init_from.empty()) load_weights(flags_.init_from);
   }
-  log_.emplace(flags_.log.empty() ? beside(flags_.out, ".log.jsonl") : std::filesystem::path(flags_.log),
-               state_.step, flags_.quiet);
+  log_.emplace(
+      flags_.log.empty() ? beside(flags_.out, ".log.jsonl") : std::filesystem::path(flags_.log),
+      LogStart{.keep_through = state_.step, .evaluation_due = state_.evaluation_due, .quiet = flags_.quiet});
 }
 
 void TrainRun::load_weights(const std::string& path) {
@@ -121,7 +125,13 @@ void TrainRun::load(const engine::Checkpoint& checkpoint) {
           "{}: was trained on other data than {} holds now; give that file with -d, or start anew with "
           "--init-from",
           checkpoint.path(), flags_.data);
+  require(saved.validation_fingerprint == fingerprint_of(validation_data_.get()), Exit::checkpoint,
+          "{}: was validated on other data than {} now; give the same --val-data, or start anew with "
+          "--init-from",
+          checkpoint.path(), validation_data_ ? flags_.validation_data : flags_.data);
   state_ = saved.state;
+  state_.evaluation_due = state_.evaluation_due && evaluates();
+  saved_ = true;
 }
 
 void TrainRun::print_opening() const {
@@ -182,10 +192,11 @@ void TrainRun::handle_nonfinite(double loss, double norm) {
        state_.step, loss, norm);
 }
 
-void TrainRun::evaluate() {
+void TrainRun::evaluate(const data::Interrupt& interrupt) {
   model::LossSum total;
   const std::uint64_t windows = validation_.all();
   for (std::uint64_t w = 0; w < windows; w += std::uint64_t(flags_.batch)) {
+    interrupt.check();
     WindowBatch batch(flags_.batch, flags_.length);
     for (std::int64_t row = 0; row < flags_.batch && w + std::uint64_t(row) < windows; row++)
       batch.read(validation_, w + std::uint64_t(row), row);
@@ -206,6 +217,7 @@ void TrainRun::evaluate() {
                     .loss = loss,
                     .bits_per_byte = total.sum / std::numbers::ln2 / bytes});
   state_.last_validation = loss;
+  state_.evaluation_due = saved_ = false;
   if (!std::isfinite(loss) || (state_.best_validation != 0 && loss >= state_.best_validation)) return;
   state_.best_validation = loss;
   engine::save_checkpoint(beside(flags_.out, ".best.bin"), parts(false), stream_);
@@ -215,19 +227,20 @@ engine::CheckpointParts TrainRun::parts(bool with_optimizer) const {
   return {.params = store_,
           .optimizer = with_optimizer ? &*optimizer_ : nullptr,
           .config = model::to_json(gpt_.config()),
-          .state = to_json(SavedState{state_, flags_, data_->fingerprint(), data_->vocab_sha256()}),
+          .state = to_json(SavedState{state_, flags_, data_->fingerprint(),
+                                      fingerprint_of(validation_data_.get()), data_->vocab_sha256()}),
           .tokenizer = data_->tokenizer_payload(),
           .made_by = made_by()};
 }
 
 void TrainRun::save() {
+  // The history first: a run that is killed between the two files does this step again and misses nothing.
+  const bool history = flags_.keep > 0 && due(flags_.save_every);
+  if (history) engine::save_checkpoint(numbered(flags_.out, state_.step), parts(true), stream_);
   engine::save_checkpoint(flags_.out, parts(true), stream_);
+  if (history) prune_history(flags_.out, flags_.keep, state_.step);
   log_->event(state_.step, "saved", flags_.out);
-  if (flags_.keep == 0 || !due(flags_.save_every)) return;
-  engine::save_checkpoint(beside(flags_.out, fmt::format(".{:08}.bin", state_.step)), parts(true), stream_);
-  const std::int64_t oldest = state_.step - flags_.keep * flags_.save_every;
-  std::error_code absent;
-  if (oldest > 0) std::filesystem::remove(beside(flags_.out, fmt::format(".{:08}.bin", oldest)), absent);
+  saved_ = true;
 }
 
 void TrainRun::sample() {
@@ -239,19 +252,17 @@ void TrainRun::sample() {
   log_->sample(state_.step, text);
 }
 
-int TrainRun::run(const data::Interrupt& interrupt) {
-  begin();
-  print_opening();
+int TrainRun::train(const data::Interrupt& interrupt) try {
   const auto start = Clock::now();
   const std::int64_t step_tokens = flags_.accumulation * flags_.batch * flags_.length;
-  bool saved = state_.step > 0, stop = false;
-  int code = 0;
-  while (!finished() && !stop) {
+  if (state_.evaluation_due) evaluate(interrupt);
+  bool stop = flags_.stop_at > 0 && state_.step >= flags_.stop_at;
+  while (!stop && !finished()) {
     const auto step_start = Clock::now();
     const model::LossSum loss = train_step();
     const double norm = optimizer_->grad_norm(stream_);
     state_.last_loss = loss.mean();
-    saved = false;
+    saved_ = false;
     log_->step({.step = state_.step,
                 .steps = flags_.steps,
                 .tokens = state_.tokens,
@@ -263,27 +274,28 @@ int TrainRun::run(const data::Interrupt& interrupt) {
                 .seconds = seconds_since(step_start),
                 .memory_bytes = engine::peak_memory(stream_.device())});
     if (!std::isfinite(loss.mean()) || !std::isfinite(norm)) handle_nonfinite(loss.mean(), norm);
+    state_.evaluation_due = evaluates() && (due(flags_.eval_every) || finished());
     stop = state_.step == flags_.stop_at ||
            (flags_.max_minutes > 0 && seconds_since(start) >= 60 * flags_.max_minutes);
-    try {
-      interrupt.check();
-    } catch (const data::Interrupted& interrupted) {
-      stop = true;
-      code = 128 + interrupted.signal;
-    }
-    if (code == 0 && validation_.targets() > 0 &&
-        (due(flags_.eval_every) || (finished() && flags_.eval_every > 0)))
-      evaluate();
-    if (stop || finished() || due(flags_.save_every)) {
-      save();
-      saved = true;
-    }
-    if (code == 0 && due(flags_.sample_every)) sample();
+    interrupt.check();
+    if (state_.evaluation_due) evaluate(interrupt);
+    if (stop || finished() || due(flags_.save_every)) save();
+    if (due(flags_.sample_every)) sample();
   }
-  if (!saved) save();
+  return 0;
+} catch (const data::Interrupted& interrupted) {
+  return 128 + interrupted.signal;
+}
+
+int TrainRun::run(const data::Interrupt& interrupt) {
+  begin();
+  print_opening();
+  const int code = train(interrupt);
+  if (!saved_) save();
   log_->end_display();
   if (state_.best_validation > 0) say("best validation loss {:.4f}; ", state_.best_validation);
-  say("./sample -c {}{}\n", flags_.out, finished() ? "" : "   (go on: the same command with --resume)");
+  say("./sample -c {}{}\n", flags_.out,
+      finished() && !state_.evaluation_due ? "" : "   (go on: the same command with --resume)");
   return code;
 }
 

@@ -18,6 +18,7 @@ namespace tools {
 struct TrainState {
   std::int64_t step = 0, tokens = 0;
   std::uint64_t next_sample = 0;  // of the endless shuffled sequence of windows
+  bool evaluation_due = false;    // after `step`, and a signal came first
   double best_validation = 0;     // 0: none yet
   double last_loss = 0;
   double last_validation = 0;  // 0: none yet
@@ -38,15 +39,17 @@ class TrainRun {
   void begin();  // start values or the checkpoint's, and the log
   void load(const engine::Checkpoint&);
   void load_weights(const std::string& path);
+  int train(const data::Interrupt&);  // the loop; returns the exit code
   void print_opening() const;
   void print_memory() const;
   model::LossSum train_step();
   void handle_nonfinite(double loss, double norm);
-  void evaluate();
-  void save();
+  void evaluate(const data::Interrupt&);  // one that a signal interrupts is due once more
+  void save();                            // the checkpoint, and the history before it
   void sample();
   bool due(std::int64_t every) const noexcept { return every > 0 && state_.step % every == 0; }
   bool finished() const noexcept { return state_.step >= flags_.steps; }
+  bool evaluates() const noexcept { return flags_.eval_every > 0 && validation_.targets() > 0; }
   std::int64_t epoch() const noexcept { return std::int64_t(state_.next_sample / train_.whole()); }
   engine::CheckpointParts parts(bool with_optimizer) const;
 
@@ -62,6 +65,7 @@ class TrainRun {
   engine::Schedule schedule_;
   std::unique_ptr<engine::Checkpoint> resumed_;
   TrainState state_;
+  bool saved_ = false;  // the checkpoint on the disk is of `state_`
   std::optional<TrainLog> log_;
 };
 

@@ -11,8 +11,9 @@ namespace tools {
 struct SavedState {
   TrainState state;
   TrainFlags flags;
-  std::string data_fingerprint, vocab_sha256;
+  std::string data_fingerprint, validation_fingerprint, vocab_sha256;
 };
+// Losses that are not finite are written as null.
 std::string to_json(const SavedState&);
 SavedState saved_state_from_json(std::string_view json,
                                  const std::string& where);  // throws Error(checkpoint)
