@@ -1,49 +1,24 @@
 // train_gpt as a program: what it prints and writes, how it goes on, and what it refuses.
-#include <nlohmann/json.hpp>
-#include <sstream>
-
 #include "tests/trained_model.h"
+#include "tests/training.h"
 
 namespace {
 
 using nlohmann::json;
 using tests::check_refused;
+using tests::hash_of;
+using tests::lines_of;
+using tests::logged;
 using tests::program;
 using tests::Ran;
 using tests::run_command;
 using tests::TempDir;
+using tests::train;
 using tests::TrainedModel;
-
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream in(text);
-  for (std::string line; std::getline(in, line);) lines.push_back(line);
-  return lines;
-}
-
-Ran train(const std::string& rest) { return run_command(program("train_gpt") + " " + rest); }
 
 std::string train_small(const TempDir& folder, const std::string& rest) {
   return TrainedModel::flags() + "-s 0 -d " + TrainedModel::get().data() + " -o '" +
          (folder / "m.bin").string() + "' " + rest;
-}
-
-std::string hash_of(const std::filesystem::path& file) {
-  const Ran ran = run_command(program("inspect") + " info --hash '" + file.string() + "'");
-  REQUIRE(ran.code == 0);
-  return lines_of(ran.out).back();
-}
-
-// The log without what depends on the clock, one line a step or evaluation.
-std::vector<std::string> losses_of(const std::filesystem::path& log) {
-  std::vector<std::string> kept;
-  for (const auto& line : lines_of(tests::read_file(log))) {
-    json j = json::parse(line);
-    if (j.contains("event")) continue;
-    for (const char* clock : {"ms", "tok_s", "time"}) j.erase(clock);
-    kept.push_back(j.dump());
-  }
-  return kept;
 }
 
 }  // namespace
@@ -80,51 +55,13 @@ TEST_CASE("train_gpt: what a run prints and writes") {
   CHECK(last < first - 0.1);
 }
 
-TEST_CASE("train_gpt: two runs are equal to the bit, evaluation and saving change nothing") {
-  TempDir a, b;
-  REQUIRE(train(train_small(a, "-x 8 -v 0 -n 0")).code == 0);
-  REQUIRE(train(train_small(b, "-x 8 -v 2 -n 3 --keep 1")).code == 0);
-  CHECK(hash_of(a / "m.bin") == hash_of(b / "m.bin"));
-  CHECK(std::filesystem::exists(b / "m.00000006.bin"));
-  CHECK(!std::filesystem::exists(b / "m.00000003.bin"));
-  TempDir c;
-  REQUIRE(train(train_small(c, "-x 8 -v 0 -n 0 --recompute block")).code == 0);
-  CHECK(hash_of(a / "m.bin") == hash_of(c / "m.bin"));
-  TempDir other;
-  REQUIRE(train(train_small(other, "-x 8 -v 0 -n 0 --seed 2")).code == 0);
-  CHECK(hash_of(a / "m.bin") != hash_of(other / "m.bin"));
-}
-
-TEST_CASE("train_gpt: stopped and resumed is the same run, across an epoch's end") {
-  for (const char* schedule : {"cosine", "wsd"}) {
-    TempDir whole, parts;
-    const std::string flags = std::string("-x 40 -v 6 -k ") + schedule + " ";
-    REQUIRE(train(train_small(whole, flags)).code == 0);
-    const Ran stopped = train(train_small(parts, flags + "--stop-at 17"));
-    REQUIRE(stopped.code == 0);
-    const std::string out = " -o '" + (parts / "m.bin").string() + "'";
-    const Ran resumed = train("--resume" + out);
-    REQUIRE(resumed.code == 0);
-    CHECK(resumed.out.find("after step 17") != std::string::npos);
-    CHECK(hash_of(whole / "m.bin") == hash_of(parts / "m.bin"));
-    CHECK(losses_of(whole / "m.log.jsonl") == losses_of(parts / "m.log.jsonl"));
-    const auto log = losses_of(whole / "m.log.jsonl");
-    CHECK(json::parse(log.back())["epoch"].get<int>() >= 1);
-
-    const Ran again = train("--resume" + out);
-    CHECK(again.code == 0);
-    CHECK(again.out.find("finished") != std::string::npos);
-    check_refused(train("--resume --width 64" + out), "train_gpt", 4, "another model");
-  }
-}
-
 TEST_CASE("train_gpt: a start from the weights of another run") {
   const auto& model = TrainedModel::get();
   TempDir folder;
   const Ran ran = train(train_small(folder, "-x 1 -v 1 --lr 0 --init-from " + model.checkpoint()));
   REQUIRE(ran.code == 0);
-  const auto before = losses_of(model.folder() / "ckpt.log.jsonl"), after = losses_of(folder / "m.log.jsonl");
-  CHECK(json::parse(before.back())["val_loss"] == json::parse(after.back())["val_loss"]);
+  const auto before = logged(model.folder() / "ckpt.log.jsonl"), after = logged(folder / "m.log.jsonl");
+  CHECK(before.back()["val_loss"] == after.back()["val_loss"]);
 }
 
 TEST_CASE("train_gpt: refusals") {
@@ -202,19 +139,5 @@ TEST_CASE("train_gpt: goes on when nobody reads its output") {
   CHECK(tests::read_file(folder / "code") == "0\n");
   CHECK(ran.err == "");
   REQUIRE(std::filesystem::exists(folder / "m.bin"));
-  CHECK(losses_of(folder / "m.log.jsonl").size() == 12);
-}
-
-TEST_CASE("train_gpt: SIGTERM saves, and the run goes on") {
-  TempDir folder;
-  const std::string command = program("train_gpt") + " " + train_small(folder, "-x 1000000 -v 0 -n 0");
-  const Ran ran = run_command("timeout -s TERM 2 " + command + "; echo $? >&2");
-  CHECK(ran.err.find("124") != std::string::npos);  // timeout's word for it
-  REQUIRE(std::filesystem::exists(folder / "m.bin"));
-  const auto log = losses_of(folder / "m.log.jsonl");
-  const auto step = json::parse(log.back())["step"].get<std::int64_t>();
-  const Ran resumed =
-      train("--resume --stop-at " + std::to_string(step + 2) + " -o '" + (folder / "m.bin").string() + "'");
-  CHECK(resumed.code == 0);
-  CHECK(losses_of(folder / "m.log.jsonl").size() == log.size() + 2);
+  CHECK(logged(folder / "m.log.jsonl").size() == 12);
 }

@@ -2,9 +2,9 @@
 #include <filesystem>
 
 #include "data/interrupt.h"
+#include "tools/checkpoint_files.h"
 #include "tools/cli.h"
 #include "tools/console.h"
-#include "tools/paths.h"
 #include "tools/train_flags.h"
 #include "tools/train_run.h"
 #include "tools/train_state.h"
