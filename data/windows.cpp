@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <vector>
 
 namespace data {
 namespace {
@@ -37,10 +36,10 @@ std::uint64_t permuted(std::uint64_t index, std::uint64_t count, std::uint64_t s
 void Windows::read(std::uint64_t w, std::span<std::int32_t> ids, std::span<std::int32_t> targets) const {
   const std::uint64_t from = first_ + w * length_;
   const std::uint64_t count = std::min(length_, last_ - 1 - from);  // targets that exist
-  std::vector<std::int32_t> tokens(count + 1);
-  file_.read(from, tokens);
-  std::fill(std::copy(tokens.begin(), tokens.end() - 1, ids.begin()), ids.end(), 0);
-  std::fill(std::copy(tokens.begin() + 1, tokens.end(), targets.begin()), targets.end(), -1);
+  file_.read(from, ids.first(count));
+  file_.read(from + 1, targets.first(count));
+  std::ranges::fill(ids.subspan(count), 0);
+  std::ranges::fill(targets.subspan(count), -1);
 }
 
 }  // namespace data

@@ -101,8 +101,8 @@ Stream::Stream(Device device) : device_(device) {
   if constexpr (has_cuda) {
     if (device.kind != DeviceKind::cuda) return;
     void* queue = nullptr;
-    check(k::cuda_stream_create(device.index, &queue), "stream");
-    queue_ = {queue, [](void* q) { k::cuda_stream_destroy(q); }};
+    check(k::cuda_queue_create(device.index, &queue), "stream");
+    queue_ = {queue, [](void* q) { k::cuda_queue_destroy(q); }};
   }
 }
 
@@ -122,7 +122,7 @@ void Stream::fill(void* at, int byte, std::size_t bytes) {
 
 void Stream::wait() {
   if constexpr (has_cuda)
-    if (queue_) check(k::cuda_stream_wait(queue_.get()), "wait");
+    if (queue_) check(k::cuda_queue_wait(queue_.get()), "wait");
 }
 
 }  // namespace engine

@@ -36,7 +36,7 @@ struct Context {  // what a step runs on; passed along, never global
   template <class P> k::Status run_here(const P& p) {
     if (device().kind == DeviceKind::cpu) return run(k::Cpu{}, p);
     if constexpr (has_cuda && requires { run(k::Cuda{}, p); })
-      return run(k::Cuda{.stream = stream.handle()}, p);
+      return run(k::Cuda{.queue = stream.handle()}, p);
     return {1, "has no CUDA kernel in this build"};
   }
 };

@@ -1,4 +1,4 @@
-// General matrix product, through CBLAS on the CPU.
+// General matrix product, through CBLAS on the CPU and cuBLASLt on a card.
 #pragma once
 #include "kernels/types.h"
 
@@ -14,6 +14,9 @@ struct MatMul {  // d (=|+=) op(a) op(b) + residual + bias, row major; d, residu
 };
 Cost cost(const MatMul&);
 Status run(Cpu, const MatMul&) noexcept;
+// fp32 products are fp32 throughout (no TF32); bf16 ones are summed in fp32 and rounded once. `add` and
+// `residual` exclude each other.
+Status run(Cuda, const MatMul&) noexcept;
 
 // run(Cpu, MatMul) calls BLAS from every OpenMP thread. A BLAS that starts threads of its own (OpenBLAS built
 // on pthreads) is told to use one, or each of ours would start as many again. To be called before the first

@@ -1,17 +1,13 @@
 #include "kernels/runtime.h"
 
-#include <cuda_runtime.h>
+#include <new>
+
+#include "kernels/cuda.cuh"
 
 namespace k {
 namespace {
 
-Status status_of(cudaError_t error) noexcept {
-  if (error == cudaSuccess) return {};
-  cudaGetLastError();  // an error that was reported must not be reported again by the next launch
-  return {int(error), cudaGetErrorString(error)};
-}
-
-cudaStream_t queue(void* stream) noexcept { return static_cast<cudaStream_t>(stream); }
+CudaQueue& queue_at(void* queue) noexcept { return *static_cast<CudaQueue*>(queue); }
 
 }  // namespace
 
@@ -35,21 +31,38 @@ Status cuda_allocate_zeroed(int device, std::size_t bytes, void** at) noexcept {
 
 void cuda_free(void* at) noexcept { cudaFree(at); }
 
-Status cuda_stream_create(int device, void** stream) noexcept {
+Status cuda_queue_create(int device, void** queue) noexcept {
   if (auto status = status_of(cudaSetDevice(device)); !status.ok()) return status;
-  return status_of(cudaStreamCreateWithFlags(reinterpret_cast<cudaStream_t*>(stream), cudaStreamNonBlocking));
+  auto* made = new (std::nothrow) CudaQueue{};
+  if (!made) return {1, "no host memory"};
+  made->device = device;
+  auto status = status_of(cudaStreamCreateWithFlags(&made->stream, cudaStreamNonBlocking));
+  if (status.ok()) status = make_gemm(made->gemm);
+  if (!status.ok()) {
+    cuda_queue_destroy(made);
+    return status;
+  }
+  *queue = made;
+  return {};
 }
 
-void cuda_stream_destroy(void* stream) noexcept { cudaStreamDestroy(queue(stream)); }
-
-Status cuda_copy(void* stream, void* to, const void* from, std::size_t bytes) noexcept {
-  return status_of(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, queue(stream)));
+void cuda_queue_destroy(void* queue) noexcept {
+  CudaQueue* q = &queue_at(queue);
+  q->gemm.reset();
+  if (q->stream) cudaStreamDestroy(q->stream);
+  delete q;
 }
 
-Status cuda_fill(void* stream, void* at, int byte, std::size_t bytes) noexcept {
-  return status_of(cudaMemsetAsync(at, byte, bytes, queue(stream)));
+Status cuda_copy(void* queue, void* to, const void* from, std::size_t bytes) noexcept {
+  return status_of(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, queue_at(queue).stream));
 }
 
-Status cuda_stream_wait(void* stream) noexcept { return status_of(cudaStreamSynchronize(queue(stream))); }
+Status cuda_fill(void* queue, void* at, int byte, std::size_t bytes) noexcept {
+  return status_of(cudaMemsetAsync(at, byte, bytes, queue_at(queue).stream));
+}
+
+Status cuda_queue_wait(void* queue) noexcept {
+  return status_of(cudaStreamSynchronize(queue_at(queue).stream));
+}
 
 }  // namespace k

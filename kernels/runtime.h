@@ -12,11 +12,13 @@ int cuda_device_count() noexcept;  // 0 without a driver or a card
 std::string cuda_device_name(int device);
 Status cuda_allocate_zeroed(int device, std::size_t bytes, void** at) noexcept;
 void cuda_free(void* at) noexcept;
-Status cuda_stream_create(int device, void** stream) noexcept;
-void cuda_stream_destroy(void* stream) noexcept;
-Status cuda_copy(void* stream, void* to, const void* from,
-                 std::size_t bytes) noexcept;  // any direction, asynchronous
-Status cuda_fill(void* stream, void* at, int byte, std::size_t bytes) noexcept;
-Status cuda_stream_wait(void* stream) noexcept;  // also reports errors of earlier launches
+
+// A queue: a stream of its own and what matrix products need beside it.
+Status cuda_queue_create(int device, void** queue) noexcept;
+void cuda_queue_destroy(void* queue) noexcept;
+// Any direction; with pageable host memory the source may be reused when the call returns.
+Status cuda_copy(void* queue, void* to, const void* from, std::size_t bytes) noexcept;
+Status cuda_fill(void* queue, void* at, int byte, std::size_t bytes) noexcept;
+Status cuda_queue_wait(void* queue) noexcept;  // also reports errors of earlier launches
 
 }  // namespace k

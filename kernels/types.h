@@ -51,9 +51,8 @@ struct Cost {  // what an op must compute and move at least
 };
 
 struct Cpu {};  // the first argument of every launcher picks the implementation
-struct Cuda {   // cudaStream_t and GEMM state, opaque so that no caller needs CUDA's headers
-  void* stream = nullptr;
-  void* blas = nullptr;
+struct Cuda {   // a card's queue (kernels/runtime.h), opaque so that no caller needs CUDA's headers
+  void* queue = nullptr;
 };
 
 template <class T> struct type { using is = T; };

@@ -1,5 +1,6 @@
 #include "tools/train_run.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -53,20 +54,18 @@ std::unique_ptr<data::TokenFile> open_validation(const TrainFlags& f, const data
 
 std::string fingerprint_of(const data::TokenFile* file) { return file ? file->fingerprint() : std::string(); }
 
-// The inputs and targets of several windows, one after the other.
-struct WindowBatch {
-  std::vector<std::int32_t> ids, targets;
-  WindowBatch(std::int64_t batch, std::int64_t length)
-      : ids(std::size_t(batch * length), 0), targets(std::size_t(batch * length), -1) {}
-  void read(const data::Windows& windows, std::uint64_t window, std::int64_t row) {
-    const std::size_t at = std::size_t(row) * windows.length();
-    windows.read(window, std::span(ids).subspan(at, windows.length()),
-                 std::span(targets).subspan(at, windows.length()));
-  }
-  model::MicroBatch view() const { return {ids, targets}; }
-};
-
 }  // namespace
+
+void WindowBatch::clear() {
+  std::ranges::fill(ids_, 0);
+  std::ranges::fill(targets_, -1);
+}
+
+void WindowBatch::read(const data::Windows& windows, std::uint64_t window, std::int64_t row) {
+  const std::size_t at = std::size_t(row) * windows.length();
+  windows.read(window, std::span(ids_).subspan(at, windows.length()),
+               std::span(targets_).subspan(at, windows.length()));
+}
 
 TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique_ptr<data::TokenFile> data,
                    std::unique_ptr<engine::Checkpoint> resumed)
@@ -94,6 +93,8 @@ TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique
 }
 
 void TrainRun::begin() {
+  for (std::int64_t i = 0; i < flags_.accumulation; i++) batches_.emplace_back(flags_.batch, flags_.length);
+  for (const WindowBatch& batch : batches_) micro_batches_.push_back(batch.view());
   if (flags_.sample_every > 0) prompt_tokens(*tokenizer_, flags_.prompt);  // a bad prompt fails now, too
   remove_left_overs_of_run(flags_.out);
   engine::DurableFile probe(flags_.out);  // an output that cannot be written fails now, not after hours
@@ -166,16 +167,11 @@ void TrainRun::print_memory() const {
 }
 
 model::LossSum TrainRun::train_step() {
-  std::vector<WindowBatch> batches;
-  for (std::int64_t i = 0; i < flags_.accumulation; i++) {
-    WindowBatch& batch = batches.emplace_back(flags_.batch, flags_.length);
+  for (WindowBatch& batch : batches_)
     for (std::int64_t row = 0; row < flags_.batch; row++)
       batch.read(train_, train_.shuffled(state_.next_sample++, std::uint64_t(flags_.seed)), row);
-  }
-  std::vector<model::MicroBatch> views;
-  for (const auto& batch : batches) views.push_back(batch.view());
   state_.step++;
-  const model::LossSum loss = trainer_->step(views, state_.step, schedule_.rate(state_.step));
+  const model::LossSum loss = trainer_->step(micro_batches_, state_.step, schedule_.rate(state_.step));
   state_.tokens += loss.targets;
   return loss;
 }
@@ -197,7 +193,8 @@ void TrainRun::evaluate(const data::Interrupt& interrupt) {
   const std::uint64_t windows = validation_.all();
   for (std::uint64_t w = 0; w < windows; w += std::uint64_t(flags_.batch)) {
     interrupt.check();
-    WindowBatch batch(flags_.batch, flags_.length);
+    WindowBatch& batch = batches_.front();
+    batch.clear();
     for (std::int64_t row = 0; row < flags_.batch && w + std::uint64_t(row) < windows; row++)
       batch.read(validation_, w + std::uint64_t(row), row);
     const model::LossSum part = trainer_->evaluate(batch.view());

@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "data/interrupt.h"
 #include "data/token_file.h"
@@ -22,6 +23,19 @@ struct TrainState {
   double best_validation = 0;     // 0: none yet
   double last_loss = 0;
   double last_validation = 0;  // 0: none yet
+};
+
+// The inputs and targets [rows, length] of several windows, one after the other.
+class WindowBatch {
+ public:
+  WindowBatch(std::int64_t rows, std::int64_t length)
+      : ids_(std::size_t(rows * length), 0), targets_(std::size_t(rows * length), -1) {}
+  void clear();  // no row counts
+  void read(const data::Windows&, std::uint64_t window, std::int64_t row);
+  model::MicroBatch view() const { return {ids_, targets_}; }  // of this object's memory
+
+ private:
+  std::vector<std::int32_t> ids_, targets_;
 };
 
 class TrainRun {
@@ -62,6 +76,8 @@ class TrainRun {
   model::Gpt gpt_;
   std::optional<engine::AdamW> optimizer_;
   std::optional<model::Trainer> trainer_;
+  std::vector<WindowBatch> batches_;  // of a step; an evaluation uses the first
+  std::vector<model::MicroBatch> micro_batches_;
   engine::Schedule schedule_;
   std::unique_ptr<engine::Checkpoint> resumed_;
   TrainState state_;
