@@ -2,7 +2,8 @@
 //
 // check() runs the op as a training step does (rehearse, commit, run) and compares it with a float64
 // reference: the output directly, the gradients of all inputs and parameters with central differences of the
-// reference. All memory the op did not write itself holds NaN, in and around every tensor.
+// reference. All memory the op did not write itself holds NaN, in and around every tensor. Where there is a
+// card, the same is done there, in fp32 and in bf16.
 #pragma once
 #include <doctest/doctest.h>
 #include <omp.h>
@@ -27,6 +28,9 @@ using Doubles = std::vector<double>;
 // Bounds on relative_error() for fp32 storage; gradients against differences of the reference.
 inline constexpr double kForwardBound = 1e-5, kGradientBound = 1e-5;
 inline constexpr double kRepeatBound = 1e-6;  // the same sum, rounded in another order
+// bf16 storage: a value is off by up to 2^-9 of itself, 0.0011 in the 2-norm, and an op rounds its result and
+// at most a few things on the way there.
+inline constexpr double kBf16ForwardBound = 5e-3, kBf16GradientBound = 1e-2;
 
 inline double norm(const Doubles& x) {
   double sum = 0;
@@ -69,9 +73,10 @@ template <class F> auto on_threads(int threads, F f) {
 // A persistent tensor between two bands of NaN, which nobody may write.
 class Guarded {
  public:
-  Guarded(engine::Device device, engine::Shape shape, engine::Stream& stream)
+  Guarded(engine::Device device, engine::Shape shape, engine::Stream& stream,
+          engine::DType dtype = engine::DType::f32)
       : stream_(stream), shape_(shape) {
-    whole_ = engine::Tensor::persistent(device, {shape.numel() + 2 * kBand}, engine::DType::f32);
+    whole_ = engine::Tensor::persistent(device, {shape.numel() + 2 * kBand}, dtype);
     poison();
   }
   engine::Tensor tensor() const { return whole_.slice(kBand, shape_); }
@@ -81,13 +86,16 @@ class Guarded {
     tensor().from_host(narrow.data(), stream_);
   }
   bool bands_intact() const {
-    const std::vector<float> all = whole_.to_host(stream_), poison(kBand, std::bit_cast<float>(~0u));
+    const std::vector<float> all = whole_.to_host(stream_);
+    const float nan =
+        whole_.dtype() == engine::DType::f32 ? std::bit_cast<float>(~0u) : std::bit_cast<float>(0xffff0000u);
+    const std::vector<float> poison(kBand, nan);
     return same_bits({all.begin(), all.begin() + kBand}, poison) &&
            same_bits({all.end() - kBand, all.end()}, poison);
   }
 
  private:
-  static constexpr std::int64_t kBand = 64;  // elements: keeps the 256-byte alignment
+  static constexpr std::int64_t kBand = 128;  // elements: keeps the 256-byte alignment
   engine::Stream& stream_;
   engine::Shape shape_;
   engine::Tensor whole_;
@@ -114,12 +122,13 @@ struct OpCase {
 
 class OpCheck {
  public:
-  OpCheck(const OpCase& c, engine::Device device) : case_(c), stream_(device) {
+  OpCheck(const OpCase& c, engine::Device device, engine::DType dtype = engine::DType::f32)
+      : case_(c), stream_(device), dtype_(dtype) {
     unsigned seed = 1;
     auto place = [&](const OpCase::Random& random) {
       values_.push_back(
-          random_values(std::size_t(random.shape.numel()), seed++, random.mean, random.deviation));
-      memory_.emplace_back(device, random.shape, stream_).set(values_.back());
+          stored(random_values(std::size_t(random.shape.numel()), seed++, random.mean, random.deviation)));
+      memory_.emplace_back(device, random.shape, stream_, dtype).set(values_.back());
     };
     for (const auto& random : c.inputs) {
       place(random);
@@ -141,7 +150,7 @@ class OpCheck {
       stream_.wait();
     }
     const Doubles y = c.reference(values_);
-    weights_ = c.own_scale ? Doubles(y.size(), *c.own_scale) : random_values(y.size(), 1000);
+    weights_ = c.own_scale ? Doubles(y.size(), *c.own_scale) : stored(random_values(y.size(), 1000));
   }
 
   void run() {
@@ -151,7 +160,8 @@ class OpCheck {
                  again = on_threads(2, [&] { return train(1, 1); });
     const Result twice_used = train(2, 1), two_passes = train(1, 2);
 
-    CHECK(relative_error(one.y, case_.reference(values_)) < kForwardBound);
+    const double repeat_bound = narrow() ? kBf16ForwardBound : kRepeatBound;
+    CHECK(relative_error(one.y, case_.reference(values_)) < (narrow() ? kBf16ForwardBound : kForwardBound));
     check_against_differences(one);
     CHECK(same_bits(infer(), one.y));
     CHECK(same_bits(one.y, two.y));
@@ -164,7 +174,7 @@ class OpCheck {
       const bool of_param = i >= case_.inputs.size();  // an input's gradient belongs to one tape
       if (!of_param) CHECK(relative_error(two_passes.gradients[i], expected) == 0);
       for (double& v : expected) v *= 2;
-      CHECK(relative_error(twice_used.gradients[i], expected) < kRepeatBound);
+      CHECK(relative_error(twice_used.gradients[i], expected) < repeat_bound);
       if (of_param) CHECK(relative_error(two_passes.gradients[i], expected) < kRepeatBound);
     }
     for (std::size_t i = 0; i < memory_.size(); i++) {  // nothing was written that may only be read
@@ -175,6 +185,13 @@ class OpCheck {
   }
 
  private:
+  bool narrow() const noexcept { return dtype_ == engine::DType::bf16; }
+  Doubles stored(Doubles values) const {  // as the storage type holds them
+    if (narrow())
+      for (double& v : values) v = double(float(k::bf16(float(v))));
+    return values;
+  }
+
   struct Result {
     std::vector<float> y;
     std::vector<std::vector<float>> gradients;  // of the inputs, then the params
@@ -209,7 +226,7 @@ class OpCheck {
     if (case_.own_scale) {
       tape.backward(y);
     } else {
-      Guarded seed(stream_.device(), y.shape(), stream_);
+      Guarded seed(stream_.device(), y.shape(), stream_, y.dtype());
       seed.set(weights_);
       tape.backward(y, seed.tensor());
       CHECK(relative_error(seed.tensor().to_host(stream_), weights_) == 0);
@@ -260,7 +277,8 @@ class OpCheck {
         square += off * off / (small ? 1 : double(directions));
       }
       const double size_of_gradient = norm(gradient);
-      CHECK(std::sqrt(square) / (size_of_gradient > 0 ? size_of_gradient : 1) < kGradientBound);
+      CHECK(std::sqrt(square) / (size_of_gradient > 0 ? size_of_gradient : 1) <
+            (narrow() ? kBf16GradientBound : kGradientBound));
     }
   }
 
@@ -279,6 +297,7 @@ class OpCheck {
 
   const OpCase& case_;
   engine::Stream stream_;
+  engine::DType dtype_;
   std::vector<Doubles> values_;  // of the inputs, then the params
   Doubles weights_;              // dL/dy
   std::deque<Guarded> memory_, gradients_;
@@ -286,6 +305,12 @@ class OpCheck {
   OpCase::Given given_;
 };
 
-inline void check(const OpCase& c, engine::Device device = {}) { OpCheck(c, device).run(); }
+inline void check(const OpCase& c) {
+  OpCheck(c, {}).run();
+  if (engine::cuda_device_count() == 0) return;
+  const engine::Device card{engine::DeviceKind::cuda, 0};
+  OpCheck(c, card).run();
+  OpCheck(c, card, engine::DType::bf16).run();
+}
 
 }  // namespace tests
