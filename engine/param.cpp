@@ -52,6 +52,8 @@ void ParamStore::seal(bool gradients, int world) {
   place(false);
   total_ = round_up(at, world * kShardAlign);
   values_ = Tensor::persistent(device_, {total_}, dtype_);
+  if (dtype_ == DType::f32) masters_ = values_;
+  else if (gradients) masters_ = Tensor::persistent(device_, {total_}, DType::f32);
   if (gradients) grads_ = Tensor::persistent(device_, {total_}, DType::f32);
   for (auto& p : params_) {
     p.value = range_of(p, values_);
@@ -68,8 +70,13 @@ void ParamStore::initialize(std::uint64_t seed, Stream& stream) {
     const std::int64_t count = p.file_shape.numel();
 #pragma omp parallel for
     for (std::int64_t i = 0; i < count; i++) start[std::size_t(i)] = draw(p.init, rng, id, std::uint64_t(i));
-    p.value.from_host(start.data(), stream);
+    set(p, start.data(), stream);
   }
+}
+
+void ParamStore::set(const Param& p, const float* values, Stream& stream) {
+  p.value.from_host(values, stream);
+  if (masters_ && dtype_ != DType::f32) range_of(p, masters_).from_host(values, stream);
 }
 
 Param* ParamStore::find(std::string_view name) noexcept {

@@ -42,10 +42,16 @@ class ParamStore {
   // Draws every start value: a function of (seed, name, index) alone.
   void initialize(std::uint64_t seed, Stream&);
 
+  // The values of a parameter with its memory shape, and its masters.
+  void set(const Param&, const float* values, Stream&);
+
   std::deque<Param>& all() noexcept { return params_; }
   const std::deque<Param>& all() const noexcept { return params_; }
   Param* find(std::string_view name) noexcept;
-  Tensor values() const noexcept { return values_; }          // [total]
+  Tensor values() const noexcept { return values_; }  // [total]
+  // [total], fp32: what is trained. The values themselves where those are fp32, else the values are these,
+  // rounded. Not there without gradients and with bf16 values.
+  Tensor masters() const noexcept { return masters_; }
   Tensor grads() const noexcept { return grads_; }            // [total], fp32
   std::int64_t decayed() const noexcept { return decayed_; }  // elements [0, decayed) take weight decay
   std::int64_t total() const noexcept { return total_; }      // slab elements, padding included
@@ -60,7 +66,7 @@ class ParamStore {
   DType dtype_;
   std::deque<Param> params_;
   std::vector<std::int64_t> first_;  // slab offset of each parameter
-  Tensor values_, grads_;
+  Tensor values_, masters_, grads_;
   std::int64_t decayed_ = 0, total_ = 0;
 };
 
