@@ -13,6 +13,7 @@
 #include <opencc/Lexicon.hpp>
 #include <opencc/MaxMatchSegmentation.hpp>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -71,6 +72,8 @@ bool is_one_character(const std::string& key) { return key.size() == utf8_length
 class Matcher {
  public:
   explicit Matcher(std::vector<Dictionary> dictionaries) {
+    for (char32_t c = 0; c <= kLastOrdinary; ++c)
+      if (is_scalar(c)) keep(c);
     for (Dictionary& dictionary : dictionaries) {
       for (std::size_t i = 0; i < dictionary.keys.size(); ++i)
         learn(dictionary.keys[i], dictionary.values[i]);
@@ -105,28 +108,19 @@ class Matcher {
       while (at < block_end) {
         const char* const start = at;
         const char32_t c = next_code_point(at);
-        if (c < 0x80 && keeps_ascii_) {
-          *to++ = *start;
+        const Cell& cell = cells_[c];
+        if (!may_begin_phrase(cell, at, end)) [[likely]] {
+          std::memcpy(to, &cell, sizeof(cell));  // with rubbish behind the value: one load, one store
+          to += cell.bytes;
           continue;
         }
-        const Cell& cell = cells_[c];
-        if (cell.use == Cell::kSearch) {
-          const Match found = match(std::string_view(start, end));
-          if (found.bytes > 0) {
-            flush();
-            out += found.value;
-            at = start + found.bytes;
-          } else {
-            to += put_utf8(to, c);
-          }
-        } else if (cell.use == Cell::kItself && end - start >= 4) {
-          std::memcpy(to, start, 4);
-          to += at - start;
-        } else if (cell.use == Cell::kItself) {
-          to += put_utf8(to, c);
+        const Match found = match(std::string_view(start, end));
+        if (found.bytes > 0) {
+          flush();
+          out += found.value;
+          at = start + found.bytes;
         } else {
-          std::memcpy(to, &cell, sizeof(cell));  // with rubbish behind the value: one load, one store
-          to += cell.use;
+          to += put_utf8(to, c);
         }
       }
       flush();
@@ -134,29 +128,64 @@ class Matcher {
   }
 
  private:
-  struct Cell {  // what becomes of a character
-    enum : std::uint8_t { kItself = 0, kSearch = 0xFF };
-    char value[7] = {};
-    std::uint8_t use = kItself;  // or the bytes of `value`
-  };
+  static constexpr char32_t kLastOrdinary = 0xFFFF;  // rarer characters are searched for
+  static constexpr std::uint16_t kNoPhrases = 1, kAnyPhrase = 0;
 
-  void learn(const std::string& key, const std::string& value) {
-    const char* first = key.data();
-    const char32_t c = next_code_point(first);
-    if (c < 0x80) keeps_ascii_ = false;
+  struct Cell {  // what becomes of a character
+    char value[5] = {};
+    std::uint8_t bytes = 0;              // of `value`
+    std::uint16_t phrases = kAnyPhrase;  // index into next_
+  };
+  static_assert(sizeof(Cell) == 8);
+
+  static bool is_scalar(char32_t c) { return c < 0xD800 || c > 0xDFFF; }
+
+  void keep(char32_t c) {
     Cell& cell = cells_.cell(c);
-    if (!is_one_character(key) || value.empty() || value.size() > sizeof(cell.value)) {
-      cell.use = Cell::kSearch;
-    } else if (cell.use == Cell::kItself) {
-      cell.use = static_cast<std::uint8_t>(value.size());
-      std::memcpy(cell.value, value.data(), value.size());
-    }
+    cell.bytes = static_cast<std::uint8_t>(put_utf8(cell.value, c));
+    cell.phrases = kNoPhrases;
   }
 
+  // One of 64 bits for what follows the first character of a phrase.
+  static std::uint64_t bit_of(const char* next) {
+    const auto byte = [next](int i) { return std::uint32_t{static_cast<unsigned char>(next[i])}; };
+    return std::uint64_t{1} << ((byte(0) << 16 | byte(1) << 8 | byte(2)) * 0x9E3779B1u >> 26);
+  }
+  bool may_begin_phrase(const Cell& cell, const char* next, const char* end) const {
+    return end - next < kNextBytes || (next_[cell.phrases] & bit_of(next)) != 0;
+  }
+
+  void learn(const std::string& key, const std::string& value) {
+    const char* next = key.data();
+    const char32_t c = next_code_point(next);
+    Cell& cell = cells_.cell(c);
+    if (cell.phrases == kAnyPhrase) return;
+    if (is_one_character(key)) {
+      // The first dictionary's entry counts.
+      if (!singles_.insert(c).second) return;
+      cell.bytes = static_cast<std::uint8_t>(value.size());
+      if (value.size() <= sizeof(cell.value)) std::memcpy(cell.value, value.data(), value.size());
+      else cell.phrases = kAnyPhrase;
+      return;
+    }
+    if (key.data() + key.size() - next < kNextBytes || next_.size() > 0xFFFF) {
+      cell.phrases = kAnyPhrase;
+      return;
+    }
+    if (cell.phrases == kNoPhrases) {
+      cell.phrases = static_cast<std::uint16_t>(next_.size());
+      next_.push_back(0);
+    }
+    next_[cell.phrases] |= bit_of(next);
+  }
+
+  static constexpr std::ptrdiff_t kNextBytes = 3;
+
   CodePointTable<Cell> cells_;
-  bool keeps_ascii_ = true;                       // no key begins with an ASCII character
-  std::vector<PieceTrie> tries_;                  // [dictionaries]
-  std::vector<std::vector<std::string>> values_;  // [dictionaries, keys]
+  std::vector<std::uint64_t> next_{~std::uint64_t{0}, 0};  // bits of all that may follow in a phrase
+  std::set<char32_t> singles_;                             // characters with an entry of their own
+  std::vector<PieceTrie> tries_;                           // [dictionaries]
+  std::vector<std::vector<std::string>> values_;           // [dictionaries, keys]
 };
 
 // With a single step that asks the segmentation's dictionary first and else only for single characters, a
