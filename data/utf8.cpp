@@ -30,6 +30,31 @@ Part first_part(const char* bytes, std::size_t size) noexcept {
   return {Part::Kind::character, length};
 }
 
+bool is_continuation(char byte) noexcept { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
+
+constexpr std::ptrdiff_t kLongest = 4;  // bytes of a character
+constexpr std::ptrdiff_t kBlock = 64;
+
+// Whether kBlock bytes go on well after the at least kLongest bytes before them, which are well-formed but
+// for an unfinished character. Without branches and in bytes only, so that the compiler makes vectors of it.
+bool is_well_formed_block(const char* block) noexcept {
+  using Byte = unsigned char;
+  const auto* bytes = reinterpret_cast<const Byte*>(block);
+  Byte wrong = 0;
+  for (std::ptrdiff_t i = 0; i < kBlock; ++i) {
+    const Byte byte = bytes[i], before = bytes[i - 1];
+    const Byte continues = (byte & 0xC0) == 0x80;
+    const Byte expected = Byte(before >= 0xC0) | Byte(bytes[i - 2] >= 0xE0) | Byte(bytes[i - 3] >= 0xF0);
+    const Byte outside = Byte((byte & 0xFE) == 0xC0) | Byte(byte > 0xF4);
+    const Byte overlong =
+        (Byte(before == 0xE0) & Byte(byte < 0xA0)) | (Byte(before == 0xF0) & Byte(byte < 0x90));
+    const Byte too_high =
+        (Byte(before == 0xED) & Byte(byte > 0x9F)) | (Byte(before == 0xF4) & Byte(byte > 0x8F));
+    wrong |= Byte(continues ^ expected) | outside | overlong | too_high;
+  }
+  return wrong == 0;
+}
+
 constexpr std::string_view kBom = "\xEF\xBB\xBF";
 
 }  // namespace
@@ -39,20 +64,11 @@ std::size_t well_formed_prefix(std::string_view text) noexcept {
   const char* const end = begin + text.size();
   const char* at = begin;
   while (at != end) {
-    std::uint64_t eight;
-    if (end - at >= 8) {
-      std::memcpy(&eight, at, 8);
-      if ((eight & 0x8080808080808080) == 0) {
-        at += 8;
-        continue;
-      }
-      // Two characters E1..EC or EE..EF (nearly all Han) with their tails: no special case among them.
-      const auto ordinary = [](unsigned char lead) { return lead > 0xE0 && lead < 0xF0 && lead != 0xED; };
-      if ((eight & 0x0000C0C0F0C0C0F0) == 0x00008080E08080E0 && ordinary(static_cast<unsigned char>(at[0])) &&
-          ordinary(static_cast<unsigned char>(at[3]))) {
-        at += 6;
-        continue;
-      }
+    if (at - begin >= kLongest && end - at >= kBlock && is_well_formed_block(at)) {
+      do at += kBlock;
+      while (end - at >= kBlock && is_well_formed_block(at));
+      do --at;  // the last character may go on
+      while (is_continuation(*at));
     }
     const Part part = first_part(at, static_cast<std::size_t>(end - at));
     if (part.kind != Part::Kind::character) break;

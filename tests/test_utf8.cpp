@@ -64,6 +64,37 @@ std::string whatwg(std::string_view bytes, std::uint64_t* count) {
 
 }  // namespace
 
+TEST_CASE("utf8: one wrong byte anywhere in a long text") {
+  // All lengths, at all distances to the places where the check may go on in larger steps.
+  std::string text;
+  for (int i = 0; text.size() < 300; ++i)
+    text += std::vector<std::string>{
+        "中", "a", "\u00E9", "\U0001F602", "\uFF0C", "\uD7FF", "\u0800"}[i * i % 11 % 7];
+  CHECK(data::is_well_formed(text));
+  const std::string bad =
+      "\x80\xBF\xC0\xC1\xC2\xE0\xED\xF0\xF4\xF5\xFF"
+      "a";
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    for (const char byte : bad) {
+      std::string changed = text;
+      changed[at] = byte;
+      std::uint64_t replaced = 0, expected = 0;
+      const std::string repaired = whatwg(changed, &expected);
+      CHECK(data::is_well_formed(changed) == (expected == 0));
+      CHECK(data::repair_utf8(changed, &replaced) == repaired);
+      CHECK(replaced == expected);
+      const std::size_t good = data::well_formed_prefix(changed);
+      CHECK(repaired.substr(0, good) == changed.substr(0, good));
+      CHECK((good == changed.size() || repaired.substr(good, 3) == "\uFFFD"));
+    }
+  }
+  for (std::size_t size = 0; size < text.size(); ++size) {  // cut anywhere
+    std::uint64_t expected = 0;
+    whatwg(text.substr(0, size), &expected);
+    CHECK(data::is_well_formed(text.substr(0, size)) == (expected == 0));
+  }
+}
+
 TEST_CASE("utf8: repair replaces each maximal ill-formed part once") {
   struct Row {
     const char *bytes, *text;
