@@ -20,12 +20,14 @@ struct Action {
     dropped,      // nothing
     letter,       // adds the character `payload`
     space,        // ends the word
+    other,        // rare: several letters or none, Σ, "[" (payload: its token), marks that NFD may reorder
     han,          // ends the word and is a token of its own: `payload`
     punctuation,  // the same, but the text on both sides is still one blank-separated word
-    other,        // rare: several letters or none, Σ, "[" (payload: its token), marks that NFD may reorder
   };
   Kind kind : 3 = dropped;
   std::uint32_t payload : 29 = 0;
+
+  bool is_token() const noexcept { return kind >= han; }
 };
 static_assert(sizeof(Action) == 4);
 using ActionTable = CodePointTable<Action>;
@@ -81,13 +83,15 @@ template <class Sink> void split_words(const ActionTable& actions, std::string_v
   while (at != end) {
     const char* const start = at;
     const Action action = actions[next_code_point(at)];
+    if (action.is_token()) [[likely]] {
+      end_word();
+      sink.token(action.payload, std::string_view(start, at));
+      continue;
+    }
     switch (action.kind) {
       case Action::letter: word.add(action.payload); break;
       case Action::han:
-      case Action::punctuation:
-        end_word();
-        sink.token(action.payload, std::string_view(start, at));
-        break;
+      case Action::punctuation: break;  // dealt with above
       case Action::space: end_word(); break;
       case Action::dropped: sink.dropped(1); break;
       case Action::other:

@@ -260,10 +260,15 @@ std::unique_ptr<WordPiece> read_vocab_txt(const std::filesystem::path& path, boo
   std::ifstream file(path, std::ios::binary);
   engine::require(file.is_open(), Exit::checkpoint, "{}: cannot be opened ({}); expected a vocab.txt", name,
                   std::strerror(errno));
-  std::string bytes(kMaxVocabularyBytes, '\0');
-  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  constexpr std::size_t kPieceBytes = 64 << 10;
+  std::string bytes;
+  while (file && bytes.size() < kMaxVocabularyBytes) {
+    const std::size_t before = bytes.size();
+    bytes.resize(before + kPieceBytes);
+    file.read(bytes.data() + before, kPieceBytes);
+    bytes.resize(before + static_cast<std::size_t>(file.gcount()));
+  }
   engine::require(!file.bad(), Exit::checkpoint, "{}: cannot be read ({})", name, std::strerror(errno));
-  bytes.resize(static_cast<std::size_t>(file.gcount()));
   return parse_vocab_txt(bytes, lower, name);
 }
 
