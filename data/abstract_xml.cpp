@@ -36,18 +36,21 @@ std::size_t decode_entity(std::string_view text, std::string& out) {
   return end + 1;
 }
 
+// Appends `text` with a line feed for each CR LF.
+void append_lines(std::string_view text, std::string& out) {
+  for (std::size_t end; (end = text.find("\r\n")) != text.npos; text.remove_prefix(end + 1))
+    out.append(text.substr(0, end));
+  out.append(text);
+}
+
 void decode(std::string_view raw, std::string& out) {
-  while (!raw.empty()) {
-    const auto special = std::ranges::find_if(raw, [](char c) { return c == '&' || c == '\r'; });
-    const auto plain = static_cast<std::size_t>(special - raw.begin());
-    out.append(raw.substr(0, plain));
+  for (;;) {
+    const std::size_t plain = std::min(raw.find('&'), raw.size());
+    append_lines(raw.substr(0, plain), out);
     raw.remove_prefix(plain);
     if (raw.empty()) return;
-    std::size_t used = 0;
-    if (raw.front() == '&') used = decode_entity(raw, out);
-    else if (raw.size() > 1 && raw[1] == '\n')  // CR LF is a line end
-      used = 1;
-    if (used == 0) out.push_back(raw.front()), used = 1;
+    std::size_t used = decode_entity(raw, out);
+    if (used == 0) out.push_back('&'), used = 1;
     raw.remove_prefix(used);
   }
 }

@@ -1,5 +1,6 @@
 // Streams of bytes: an open file, a spooled copy of one, and what a gzip file holds.
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -35,6 +36,14 @@ std::unique_ptr<ByteSource> copying(std::unique_ptr<ByteSource> source, SpoolFil
 // early end.
 std::unique_ptr<ByteSource> gunzip(std::unique_ptr<ByteSource>, std::string name,
                                    std::function<void(std::string)> warn);
+
+// What `source` gives, read a few pieces ahead by a thread of its own: unpacking is the longest task of all.
+// An exception of the source comes out of read() behind the bytes before it. `closed` becomes true when the
+// result is destroyed: a source that waits must look at it and throw. `at_end` is called, once, by the read()
+// that returns 0.
+std::unique_ptr<ByteSource> read_ahead(std::unique_ptr<ByteSource> source,
+                                       std::shared_ptr<std::atomic<bool>> closed,
+                                       std::function<void()> at_end);
 
 // `head`, then what `rest` gives.
 std::unique_ptr<ByteSource> prepend(std::vector<std::byte> head, std::unique_ptr<ByteSource> rest);

@@ -1,8 +1,11 @@
 #include "data/input.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <stdexcept>
 
 #include "data/utf8.h"
 #include "engine/durable_file.h"
@@ -18,6 +21,7 @@ using engine::require;
 using namespace std::string_view_literals;
 
 constexpr std::size_t kSniffBytes = 64 << 10;
+constexpr std::string_view kGzipMagic = "\x1F\x8B";
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
@@ -141,16 +145,29 @@ void check_output(const fs::path& output, const std::vector<std::string>& inputs
   engine::DurableFile probe(output);
 }
 
+bool is_gzip_file(const std::string& file) {
+  std::error_code error;
+  if (!fs::is_regular_file(file, error)) return false;  // a pipe would have to wait for its writer
+  std::array<char, kGzipMagic.size()> head{};
+  return std::ifstream(file, std::ios::binary).read(head.data(), head.size()) &&
+         std::string_view(head.data(), head.size()) == kGzipMagic;
+}
+
 Input::Input(const std::string& name, const InputOptions& options, std::uint64_t limit,
              std::function<void(std::string)> warn)
     : name_(name == "-" ? "standard input" : name),
       limit_(limit),
       buffer_(std::max<std::size_t>(options.window, 64)) {
+  const auto closed = std::make_shared<std::atomic<bool>>(false);
+  const auto poll = [closed, poll = options.poll] {
+    if (*closed) throw std::runtime_error("nobody reads on");  // nobody sees it either
+    if (poll) poll();
+  };
   source_ = name == "-" && options.standard_input != nullptr ? open_spool(*options.standard_input)
-                                                             : open_file(name, options.poll);
+                                                             : open_file(name, poll);
   if (name == "-" && options.copy_of_standard_input != nullptr)
     source_ = copying(std::move(source_), *options.copy_of_standard_input);
-  std::vector<std::byte> magic(2);
+  std::vector<std::byte> magic(kGzipMagic.size());
   std::size_t have = 0;
   while (have < magic.size()) {
     const std::size_t count = source_->read(std::span(magic).subspan(have));
@@ -159,9 +176,16 @@ Input::Input(const std::string& name, const InputOptions& options, std::uint64_t
   }
   require(have > 0, Exit::data, "{}: is empty, expected text; give a file that holds some", name_);
   magic.resize(have);
-  const bool gzip = have == 2 && magic[0] == std::byte{0x1f} && magic[1] == std::byte{0x8b};
+  const bool gzip = std::string_view(reinterpret_cast<const char*>(magic.data()), have) == kGzipMagic;
   source_ = prepend(std::move(magic), std::move(source_));
-  if (gzip) source_ = gunzip(std::move(source_), name_, std::move(warn));
+  if (gzip) {
+    const auto warnings = std::make_shared<std::vector<std::string>>();  // of the thread, until the end
+    source_ = gunzip(std::move(source_), name_,
+                     [warnings](std::string line) { warnings->push_back(std::move(line)); });
+    source_ = read_ahead(std::move(source_), closed, [warnings, warn] {
+      for (const std::string& line : *warnings) warn(line);
+    });
+  }
   sniff(options.raw);
 }
 

@@ -23,12 +23,15 @@ std::vector<std::string> expand_inputs(const std::vector<std::string>& arguments
 // Throws Error(usage) if it is one of them or exists and is no regular file, Error(io) if it is not writable.
 void check_output(const std::filesystem::path& output, const std::vector<std::string>& inputs);
 
+// Whether `file` is a regular file that begins as gzip data do.
+bool is_gzip_file(const std::string& file);
+
 struct InputOptions {
   std::size_t window = std::size_t{1} << 20;    // bytes to hold at a time
   bool raw = false;                             // every format is text, a byte order mark is kept
   SpoolFile* copy_of_standard_input = nullptr;  // receives what is read from standard input
   const SpoolFile* standard_input = nullptr;    // flushed; read in place of standard input
-  std::function<void()> poll = {};              // called often while waiting; may throw
+  std::function<void()> poll = {};              // called often while waiting, by any thread; may throw
 };
 
 enum class InputFormat : std::uint8_t { plain_text, abstract_xml, json };
@@ -37,7 +40,7 @@ enum class InputFormat : std::uint8_t { plain_text, abstract_xml, json };
 // by gzip, of a format that is not read, or no UTF-8; the message says what to do instead.
 class Input {
  public:
-  // `warn` receives whole lines. `limit`: unpacked bytes that may still be read.
+  // `warn` receives whole lines, called by fill(). `limit`: unpacked bytes that may still be read.
   Input(const std::string& name, const InputOptions&, std::uint64_t limit,
         std::function<void(std::string)> warn);
 

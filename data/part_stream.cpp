@@ -6,46 +6,66 @@
 
 namespace data {
 
-PartStream::PartStream(Options options, std::function<void(TextBlock)> push)
+void TextBlock::clear() {
+  text.clear();
+  parts.clear();
+  converted.clear();
+  ids.clear();
+  unknown_words.clear();
+  input_bytes = replaced = 0;
+  counts = {};
+}
+
+PartStream::PartStream(Options options, std::function<void(TextBlock&)> push)
     : options_(options), push_(std::move(push)), text_hash_(options.seed) {}
 
 void PartStream::begin() {
-  pending_.clear();
+  block_.text.resize(pending_);
   emitted_ = 0;
-  has_text_ = part_open_ = false;
+  has_text_ = part_open_ = hashed_ = false;
   text_hash_ = SplitHash(options_.seed);
 }
 
 void PartStream::text(std::string_view piece) {
   has_text_ = has_text_ || !is_blank_text(piece);
-  pending_.append(piece);
-  std::size_t at = 0;
-  while (pending_.size() - at >= options_.part_bytes) {
-    const auto window = std::string_view(pending_).substr(at, options_.part_bytes);
-    const std::size_t size = safe_cut(window, options_.converter);
-    emit(window.substr(0, size), PartEnd::open);
-    at += size;
+  while (!piece.empty()) {
+    const std::size_t room = options_.part_bytes - (block_.text.size() - pending_);
+    const std::string_view part = piece.substr(0, room);
+    block_.text.append(part);
+    piece.remove_prefix(part.size());
+    if (part.size() < room) break;
+    emit(safe_cut(std::string_view(block_.text).substr(pending_), options_.converter), PartEnd::open);
   }
-  pending_.erase(0, at);
 }
 
-void PartStream::emit(std::string_view part, PartEnd then, std::string_view title) {
-  if (!options_.raw && part_open_ && emitted_ + part.size() > options_.document_bytes) {
+// Makes a part of the first `bytes` that are pending.
+void PartStream::emit(std::size_t bytes, PartEnd then, std::string_view title) {
+  const bool cut = !options_.raw && part_open_ && emitted_ + bytes > options_.document_bytes;
+  if (cut) {
     Part& last = block_.parts.empty() ? block_.parts.emplace_back() : block_.parts.back();
     last.then = PartEnd::whole;
     last.hash = text_hash_.value();
     emitted_ = 0;
     ++cut_documents_;
   }
-  if (!options_.raw) text_hash_.update(part);
-  SplitHash hash = text_hash_;
-  if (!title.empty()) hash = SplitHash(options_.seed), hash.update(title);
-  block_.text.append(part);
-  block_.parts.push_back({.text_end = block_.text.size(), .then = then, .hash = hash.value()});
-  emitted_ += part.size();
+  Part part{.text_end = pending_ + bytes, .then = then};
+  if (!title.empty()) {
+    SplitHash hash(options_.seed);
+    hash.update(title);
+    part.hash = hash.value();
+  } else if (then == PartEnd::whole && !hashed_) {
+    part.hash_of_text = true;
+  } else if (!options_.raw) {
+    text_hash_.update(std::string_view(block_.text).substr(pending_, bytes));
+    part.hash = text_hash_.value();
+    hashed_ = true;
+  }
+  block_.parts.push_back(part);
+  pending_ += bytes;
+  emitted_ += bytes;
   part_open_ = then == PartEnd::open;
   constexpr std::size_t kPartCost = 16;  // many tiny documents fill a block too
-  if (block_.text.size() + kPartCost * block_.parts.size() >= options_.block_bytes) push_block();
+  if (pending_ + kPartCost * block_.parts.size() >= options_.block_bytes) push_block();
 }
 
 void PartStream::end(std::string_view title) {
@@ -53,28 +73,34 @@ void PartStream::end(std::string_view title) {
     skip("empty");
     return abandon();
   }
-  emit(pending_, PartEnd::whole, title);
+  emit(block_.text.size() - pending_, PartEnd::whole, title);
 }
 
 void PartStream::abandon() {
-  if (part_open_) emit({}, PartEnd::abandoned);
-  pending_.clear();
+  block_.text.resize(pending_);
+  if (part_open_) emit(0, PartEnd::abandoned);
 }
 
 void PartStream::finish(bool limited) {
   if (options_.raw) {
-    std::string_view rest = pending_;
+    std::string_view rest = std::string_view(block_.text).substr(pending_);
     if (limited) rest = rest.substr(0, whole_characters(rest));
-    if (!rest.empty()) emit(rest, PartEnd::open);
+    if (!rest.empty()) emit(rest.size(), PartEnd::open);
   }
+  block_.text.resize(pending_);
   push_block();
 }
 
 void PartStream::push_block() {
   if (block_.parts.empty()) return;
-  TextBlock next;
-  next.input_bytes = block_.input_bytes;
-  push_(std::exchange(block_, std::move(next)));
+  const std::string rest = block_.text.substr(pending_);
+  const std::uint64_t input_bytes = block_.input_bytes;
+  block_.text.resize(pending_);
+  push_(block_);
+  block_.clear();
+  block_.text = rest;
+  block_.input_bytes = input_bytes;
+  pending_ = 0;
 }
 
 }  // namespace data

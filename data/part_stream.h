@@ -20,8 +20,9 @@ enum class PartEnd : std::uint8_t { open, whole, abandoned };  // the document a
 struct Part {
   std::size_t text_end = 0;  // it begins where the part before it ends
   PartEnd then = PartEnd::open;
-  std::uint64_t hash =
-      0;  // whole: SplitHash of the title, or of the text where there is none (or no title yet)
+  // whole: SplitHash of the title, or of the document's text where there is none (or no title yet)
+  std::uint64_t hash = 0;
+  bool hash_of_text = false;  // a worker is to take it: of a whole document in this part
   // Filled in by a worker:
   std::size_t converted_end = 0, ids_end = 0;
 };
@@ -36,6 +37,8 @@ struct TextBlock {
   std::uint64_t replaced = 0;
   EncodeCounts counts;
   std::vector<std::string> unknown_words;
+
+  void clear();  // keeps the memory
 };
 
 class PartStream final : public DocumentSink {
@@ -49,7 +52,8 @@ class PartStream final : public DocumentSink {
     // Larger documents are cut behind the last part that fits: behind a line end if a line fits half a part.
     std::uint64_t document_bytes = 32 << 20;
   };
-  PartStream(Options, std::function<void(TextBlock)> push);
+  // `push` receives each block and may leave another one in its place, for its memory.
+  PartStream(Options, std::function<void(TextBlock&)> push);
 
   void begin() override;
   void text(std::string_view piece) override;
@@ -67,17 +71,18 @@ class PartStream final : public DocumentSink {
   std::uint64_t cut_documents() const noexcept { return cut_documents_; }
 
  private:
-  void emit(std::string_view part, PartEnd then, std::string_view title = {});
+  void emit(std::size_t bytes, PartEnd then, std::string_view title = {});
   void push_block();
 
   Options options_;
-  std::function<void(TextBlock)> push_;
+  std::function<void(TextBlock&)> push_;
   TextBlock block_;
-  std::string pending_;        // of the present document, not yet in a part
+  std::size_t pending_ = 0;    // from here on the block's text is of the present document and in no part yet
   std::uint64_t emitted_ = 0;  // bytes of the present document in parts
   bool has_text_ = false;      // the present document is not blank
   bool part_open_ = false;     // the last part belongs to the present document
   SplitHash text_hash_;        // of the present document's parts
+  bool hashed_ = false;        // text_hash_ knows any of them
   std::map<std::string, std::uint64_t> skipped_;
   std::vector<std::string> warnings_;
   std::uint64_t cut_documents_ = 0;

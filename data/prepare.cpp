@@ -42,7 +42,8 @@ class Preparation {
         interrupt_(interrupt),
         progress_(progress),
         files_(expand_inputs(options.inputs)),
-        workers_(std::clamp(options.threads, 1, kMostWorkers)) {
+        // The thread that unpacks is as busy as a worker.
+        workers_(std::clamp(options.threads - std::ranges::any_of(files_, is_gzip_file), 1, kMostWorkers)) {
     check_output();
     if (options_.t2s != "off") converter_.emplace(options_.t2s);
   }
@@ -70,17 +71,17 @@ class Preparation {
 
   const Converter* converter() const { return converter_ ? &*converter_ : nullptr; }
 
-  // Reads all inputs: `work` runs in worker threads on blocks whose text is converted, `consume` here and in
-  // order.
+  // Reads all inputs: `work` runs in `workers_` threads on blocks whose text is converted, `consume` for one
+  // block after the other, in order.
   void run_blocks(const std::function<void(TextBlock&, int)>& work,
                   const std::function<void(TextBlock&)>& consume) {
-    BlockQueue<TextBlock> queue(static_cast<std::size_t>(workers_) + 4);
+    BlockQueue<TextBlock> queue(static_cast<std::size_t>(workers_) + 8);
     PartStream parts({.raw = options_.raw,
                       .seed = options_.seed,
                       .converter = converter(),
                       .part_bytes = options_.part_bytes,
                       .block_bytes = options_.block_bytes},
-                     [&](TextBlock block) { queue.push(std::move(block)); });
+                     [&](TextBlock& block) { queue.push(std::exchange(block, queue.spare())); });
     std::uint64_t input_bytes = 0;
     queue.run(
         workers_, [&] { input_bytes = read_inputs(queue, parts); },
@@ -167,8 +168,8 @@ class Preparation {
 
   void write_tokens() {
     const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer();
-    TokenFileWriter out(options_.output, *tokenizer, options_.raw, [this] { poll(); });
-    run_blocks([&](TextBlock& block, int) { encode(*tokenizer, block); },
+    TokenFileWriter out(options_.output, *tokenizer, options_.raw, options_.split, [this] { poll(); });
+    run_blocks([&](TextBlock& block, int) { encode(*tokenizer, options_.seed, block); },
                [&](TextBlock& block) {
                  for_each_part(
                      block, [&](const Part& part, std::string_view text, std::span<const std::uint32_t> ids) {
@@ -179,22 +180,27 @@ class Preparation {
                });
     check_content();
     name_commonest_unknown();
-    report_.summary =
-        out.finish(options_.split, {.t2s = options_.t2s,
-                                    .opencc_version = converter_ ? converter_->opencc_version() : "",
-                                    .unicode_version = std::string(kUnicodeVersion),
-                                    .source = source(),
-                                    .counts = counts_json(),
-                                    .made_by = options_.made_by});
+    report_.summary = out.finish({.t2s = options_.t2s,
+                                  .opencc_version = converter_ ? converter_->opencc_version() : "",
+                                  .unicode_version = std::string(kUnicodeVersion),
+                                  .source = source(),
+                                  .counts = counts_json(),
+                                  .made_by = options_.made_by});
   }
 
-  static void encode(const Tokenizer& tokenizer, TextBlock& block) {
-    std::size_t begin = 0;
+  static void encode(const Tokenizer& tokenizer, std::uint64_t seed, TextBlock& block) {
+    std::size_t begin = 0, text_begin = 0;
     for (Part& part : block.parts) {
       tokenizer.encode(std::string_view(block.converted).substr(begin, part.converted_end - begin), block.ids,
                        &block.counts, &block.unknown_words);
       begin = part.converted_end;
       part.ids_end = block.ids.size();
+      if (part.hash_of_text) {
+        SplitHash hash(seed);
+        hash.update(std::string_view(block.text).substr(text_begin, part.text_end - text_begin));
+        part.hash = hash.value();
+      }
+      text_begin = part.text_end;
     }
   }
 

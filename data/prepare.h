@@ -32,7 +32,7 @@ struct PrepareOptions {
   int threads = 1;
   std::string made_by;
   // No result depends on these; tests make them small.
-  std::size_t window_bytes = std::size_t{1} << 20, part_bytes = 64 << 10, block_bytes = 256 << 10;
+  std::size_t window_bytes = 256 << 10, part_bytes = 64 << 10, block_bytes = 256 << 10;
 };
 
 struct PrepareReport {

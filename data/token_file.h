@@ -56,7 +56,8 @@ class TokenFileWriter {
  public:
   // `raw`: all pieces are one document, and no end-of-text follows it. `poll` is called now and then while
   // finish() copies, and may throw to give up.
-  TokenFileWriter(std::filesystem::path, const Tokenizer&, bool raw, std::function<void()> poll = {});
+  TokenFileWriter(std::filesystem::path, const Tokenizer&, bool raw, const Split&,
+                  std::function<void()> poll = {});
 
   // Appends to the present document. `text_bytes`: UTF-8 bytes of the text these ids stand for. Throws
   // Error(data) for an id >= the vocabulary.
@@ -68,31 +69,48 @@ class TokenFileWriter {
 
   // Splits, then writes tokens (train documents first, validation last), the document table, the vocabulary
   // and the CRCs. Throws Error(data) if there is no token at all.
-  TokenFileSummary finish(const Split&, const TokenFileNotes&);
+  TokenFileSummary finish(const TokenFileNotes&);
 
  private:
   struct Piece {  // a document, or (raw) what one add() brought
     std::uint64_t tokens = 0, text_bytes = 0, hash = 0;
   };
-  struct Plan;  // which pieces are validation, and what the container will say
+  struct Plan;       // which pieces are validation, and what the container will say
+  class Checksums {  // the CRC of each MiB of a stream of bytes
+   public:
+    void add(std::span<const std::byte>);
+    void mark() noexcept { marked_ = position_, marked_crc_ = crcs_.empty() ? 0 : crcs_.back(); }
+    void go_back();  // to the mark
+    std::span<const std::uint32_t> crcs() const noexcept { return crcs_; }
+
+   private:
+    std::vector<std::uint32_t> crcs_;
+    std::uint64_t position_ = 0, marked_ = 0;
+    std::uint32_t marked_crc_ = 0;
+  };
 
   void record();  // the present piece
-  Plan plan(const Split&) const;
-  void plan_tail(Plan&, double share) const;
-  void plan_hash(Plan&, double share) const;
+  Plan plan() const;
+  void plan_tail(Plan&) const;
+  void plan_hash(Plan&) const;
   void for_each_piece(const std::function<void(std::uint64_t index, const Piece&)>&) const;
   void copy_documents(const Plan&, const engine::ContainerWriter::Sink&) const;  // the document table
-  void copy_tokens(const Plan&, const engine::ContainerWriter::Sink&) const;     // in the order of the file
+  void copy_tokens(const Plan&, bool validation, const engine::ContainerWriter::Sink&) const;  // of one part
+  std::vector<std::uint32_t> checksums(const Plan&);                                           // of the file
 
   std::filesystem::path path_;
   const Tokenizer& tokenizer_;
   bool raw_;
+  Split split_;
+  std::uint64_t below_;  // smaller hashes are validation, unless that leaves a part without documents
   std::function<void()> poll_;
+  std::uint32_t vocab_size_;
   std::size_t width_;  // bytes of a token: 2 whenever the vocabulary fits
   SpoolFile tokens_, pieces_;
   std::uint64_t piece_count_ = 0;
   Piece piece_;                          // the present one
   std::vector<std::uint16_t> narrowed_;  // ids as they are stored
+  Checksums checksums_;                  // of all documents of hashes from below_ on, known while they come
 };
 
 // A token file, mapped. Ids are in [0, vocab_size()): checked for every token when the file is opened.

@@ -42,30 +42,51 @@ struct TokenFileWriter::Plan {
   }
 };
 
+void TokenFileWriter::Checksums::add(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const std::size_t room = kCopyBytes - position_ % kCopyBytes;
+    if (room == kCopyBytes) crcs_.push_back(0);
+    const auto part = bytes.first(std::min(bytes.size(), room));
+    crcs_.back() = engine::crc32_of(part, crcs_.back());
+    position_ += part.size();
+    bytes = bytes.subspan(part.size());
+  }
+}
+
+void TokenFileWriter::Checksums::go_back() {
+  position_ = marked_;
+  crcs_.resize((position_ + kCopyBytes - 1) / kCopyBytes);
+  if (!crcs_.empty()) crcs_.back() = marked_crc_;
+}
+
 TokenFileWriter::TokenFileWriter(std::filesystem::path path, const Tokenizer& tokenizer, bool raw,
-                                 std::function<void()> poll)
+                                 const Split& split, std::function<void()> poll)
     : path_(std::move(path)),
       tokenizer_(tokenizer),
       raw_(raw),
+      split_(split),
+      below_(raw || split.rule != Split::Rule::hash
+                 ? 0
+                 : static_cast<std::uint64_t>(std::ldexp(std::max(split.share, 0.0), 64))),
       poll_(std::move(poll)),
-      width_(tokenizer.size() <= 65536 ? 2 : 4),
+      vocab_size_(tokenizer.size()),
+      width_(vocab_size_ <= 65536 ? 2 : 4),
       tokens_(path_.parent_path()),
       pieces_(path_.parent_path()) {
-  engine::require(tokenizer.end_of_text() < tokenizer.size(), engine::Exit::checkpoint,
+  engine::require(tokenizer.end_of_text() < vocab_size_, engine::Exit::checkpoint,
                   "the vocabulary has no [SEP], which ends every document; add it to the vocabulary");
 }
 
 void TokenFileWriter::add(std::span<const std::uint32_t> ids, std::uint64_t text_bytes) {
-  for (const std::uint32_t id : ids)
-    engine::require(id < tokenizer_.size(), engine::Exit::data,
-                    "{}: the tokenizer made id {} of a vocabulary of {}", path_.string(), id,
-                    tokenizer_.size());
-  if (width_ == 2) {
-    narrowed_.assign(ids.begin(), ids.end());
-    tokens_.append(std::as_bytes(std::span(narrowed_)));
-  } else {
-    tokens_.append(std::as_bytes(ids));
-  }
+  std::uint32_t greatest = 0;  // one check for all, which the compiler can vectorise
+  for (const std::uint32_t id : ids) greatest = std::max(greatest, id);
+  engine::require(greatest < vocab_size_, engine::Exit::data,
+                  "{}: the tokenizer made id {} of a vocabulary of {}", path_.string(), greatest,
+                  vocab_size_);
+  if (width_ == 2) narrowed_.assign(ids.begin(), ids.end());
+  const auto bytes = width_ == 2 ? std::as_bytes(std::span(narrowed_)) : std::as_bytes(ids);
+  tokens_.append(bytes);
+  checksums_.add(bytes);
   piece_.tokens += ids.size();
   piece_.text_bytes += text_bytes;
   if (raw_) record();
@@ -80,10 +101,13 @@ void TokenFileWriter::end_document(std::uint64_t hash) {
 
 void TokenFileWriter::abandon_document() {
   tokens_.truncate(tokens_.size() - piece_.tokens * width_);
+  checksums_.go_back();
   piece_ = {};
 }
 
 void TokenFileWriter::record() {
+  if (piece_.hash < below_) checksums_.go_back();
+  else checksums_.mark();
   pieces_.append(std::as_bytes(std::span(&piece_, 1)));
   ++piece_count_;
   piece_ = {};
@@ -100,9 +124,9 @@ void TokenFileWriter::for_each_piece(const std::function<void(std::uint64_t, con
 }
 
 // docs/reference.md, prepare: "--split tail". A raw stream, or a single document, is cut inside.
-void TokenFileWriter::plan_tail(Plan& plan, double share) const {
+void TokenFileWriter::plan_tail(Plan& plan) const {
   TokenFileSummary& s = plan.summary;
-  const std::uint64_t cut = s.tokens - share_of(s.tokens, share);
+  const std::uint64_t cut = s.tokens - share_of(s.tokens, split_.share);
   if (cut == s.tokens) return;
   const bool inside = s.documents < 2;
   if (inside) s.validation_from = cut;
@@ -127,9 +151,9 @@ void TokenFileWriter::plan_tail(Plan& plan, double share) const {
   s.text_bytes_train = train_bytes;
 }
 
-void TokenFileWriter::plan_hash(Plan& plan, double share) const {
+void TokenFileWriter::plan_hash(Plan& plan) const {
   TokenFileSummary& s = plan.summary;
-  plan.below = static_cast<std::uint64_t>(std::ldexp(share, 64));
+  plan.below = below_;
   std::uint64_t least = 0, greatest = 0, least_hash = kNone, greatest_hash = 0, count = 0;
   for_each_piece([&](std::uint64_t index, const Piece& piece) {
     if (piece.hash < least_hash || index == 0) least = index, least_hash = piece.hash;
@@ -147,7 +171,7 @@ void TokenFileWriter::plan_hash(Plan& plan, double share) const {
   });
 }
 
-TokenFileWriter::Plan TokenFileWriter::plan(const Split& split) const {
+TokenFileWriter::Plan TokenFileWriter::plan() const {
   Plan plan;
   TokenFileSummary& s = plan.summary;
   for_each_piece([&](std::uint64_t, const Piece& piece) {
@@ -156,10 +180,10 @@ TokenFileWriter::Plan TokenFileWriter::plan(const Split& split) const {
   });
   s.documents = raw_ ? 1 : piece_count_;
   s.validation_from = s.tokens;
-  if (split.share <= 0) return plan;
-  s.tail_instead_of_hash = split.rule == Split::Rule::hash && s.documents < 2;
-  if (split.rule == Split::Rule::tail || s.tail_instead_of_hash) plan_tail(plan, split.share);
-  else plan_hash(plan, split.share);
+  if (split_.share <= 0) return plan;
+  s.tail_instead_of_hash = split_.rule == Split::Rule::hash && s.documents < 2;
+  if (split_.rule == Split::Rule::tail || s.tail_instead_of_hash) plan_tail(plan);
+  else plan_hash(plan);
   return plan;
 }
 
@@ -185,7 +209,8 @@ void TokenFileWriter::copy_documents(const Plan& plan, const engine::ContainerWr
   sink(std::as_bytes(std::span(starts)));
 }
 
-void TokenFileWriter::copy_tokens(const Plan& plan, const engine::ContainerWriter::Sink& sink) const {
+void TokenFileWriter::copy_tokens(const Plan& plan, bool validation,
+                                  const engine::ContainerWriter::Sink& sink) const {
   std::vector<std::byte> buffer(kCopyBytes);
   const auto copy = [&](std::uint64_t from, std::uint64_t to) {  // bytes of the spool
     for (; from < to; from += std::min<std::uint64_t>(buffer.size(), to - from)) {
@@ -194,45 +219,44 @@ void TokenFileWriter::copy_tokens(const Plan& plan, const engine::ContainerWrite
       sink(bytes);
     }
   };
-  for (const bool validation : {false, true}) {
-    std::uint64_t run = 0, end = 0;  // neighbours that go to the same side are copied together
-    for_each_piece([&](std::uint64_t index, const Piece& piece) {
-      const std::uint64_t start = end;
-      end += piece.tokens * width_;
-      if (plan.is_validation(index, piece) == validation) return;
-      copy(run, start);
-      run = end;
-    });
-    copy(run, end);
-  }
+  std::uint64_t run = 0, end = 0;  // neighbours are copied together
+  for_each_piece([&](std::uint64_t index, const Piece& piece) {
+    const std::uint64_t start = end;
+    end += piece.tokens * width_;
+    if (plan.is_validation(index, piece) == validation) return;
+    copy(run, start);
+    run = end;
+  });
+  copy(run, end);
 }
 
-TokenFileSummary TokenFileWriter::finish(const Split& split, const TokenFileNotes& notes) {
+// Where the training part is what checksums_ took it to be, only what it left out is read once more.
+std::vector<std::uint32_t> TokenFileWriter::checksums(const Plan& plan) {
+  const bool foreseen = plan.below == below_ && plan.exception == kNone;
+  if (!foreseen) checksums_ = {};
+  for (const bool validation : {false, true}) {
+    if (foreseen && (!validation || below_ == 0)) continue;
+    copy_tokens(plan, validation, [&](std::span<const std::byte> bytes) { checksums_.add(bytes); });
+  }
+  return {checksums_.crcs().begin(), checksums_.crcs().end()};
+}
+
+TokenFileSummary TokenFileWriter::finish(const TokenFileNotes& notes) {
   abandon_document();
   tokens_.flush();
   pieces_.flush();
-  const Plan plan = this->plan(split);
+  const Plan plan = this->plan();
   const TokenFileSummary& s = plan.summary;
   engine::require(s.tokens > 0, engine::Exit::data,
                   "{}: the input holds no text that makes a token, nothing written", path_.string());
 
-  std::vector<std::uint32_t> crcs;
-  std::uint64_t position = 0;
-  copy_tokens(plan, [&](std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const std::size_t room = kCopyBytes - position % kCopyBytes;
-      if (room == kCopyBytes) crcs.push_back(0);
-      const auto part = bytes.first(std::min(bytes.size(), room));
-      crcs.back() = engine::crc32_of(part, crcs.back());
-      position += part.size();
-      bytes = bytes.subspan(part.size());
-    }
-  });
-
+  const std::vector<std::uint32_t> crcs = checksums(plan);
   const std::string payload = tokenizer_.serialize();
   engine::ContainerWriter out;
   out.add("tokens", width_ == 2 ? engine::FileType::u16 : engine::FileType::u32, {s.tokens},
-          [&](const engine::ContainerWriter::Sink& sink) { copy_tokens(plan, sink); });
+          [&](const engine::ContainerWriter::Sink& sink) {
+            for (const bool validation : {false, true}) copy_tokens(plan, validation, sink);
+          });
   out.add("documents", engine::FileType::u64, {s.documents + 1},
           [&](const engine::ContainerWriter::Sink& sink) { copy_documents(plan, sink); });
   out.add("tokenizer", engine::FileType::u8, {payload.size()}, std::as_bytes(std::span(payload)));

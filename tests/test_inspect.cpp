@@ -26,12 +26,12 @@ bool one_line(const Ran& ran) {
 
 void write_tokens(const fs::path& path) {
   const data::WordPiece tokenizer({"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"}, true, "test");
-  data::TokenFileWriter out(path, tokenizer, false);
+  data::TokenFileWriter out(path, tokenizer, false, {data::Split::Rule::tail, 0.5});
   for (const std::uint32_t id : {5u, 6u}) {
     out.add(std::vector<std::uint32_t>{id, id}, 2);
     out.end_document(id);
   }
-  out.finish({data::Split::Rule::tail, 0.5}, {"off", "", "15", "test", "{}", "test"});
+  out.finish({"off", "", "15", "test", "{}", "test"});
 }
 
 }  // namespace

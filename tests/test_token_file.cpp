@@ -28,12 +28,12 @@ struct Doc {
 
 data::TokenFileSummary write(const fs::path& path, const data::Tokenizer& tokenizer,
                              const std::vector<Doc>& docs, Split split, bool raw = false) {
-  data::TokenFileWriter out(path, tokenizer, raw);
+  data::TokenFileWriter out(path, tokenizer, raw, split);
   for (const Doc& doc : docs) {
     out.add(doc.ids, 10 * doc.ids.size());
     if (!raw) out.end_document(doc.hash);
   }
-  return out.finish(split, {"off", "", "15", "test", "{}", "test"});
+  return out.finish({"off", "", "15", "test", "{}", "test"});
 }
 
 std::vector<std::int32_t> all_ids(const data::TokenFile& file) {
@@ -127,7 +127,7 @@ TEST_CASE("token file: tail split") {
 TEST_CASE("token file: an abandoned document leaves nothing") {
   tests::TempDir dir;
   const auto tokenizer = vocabulary(20);
-  data::TokenFileWriter out(dir / "x", *tokenizer, false);
+  data::TokenFileWriter out(dir / "x", *tokenizer, false, {Split::Rule::tail, 0});
   const std::vector<std::uint32_t> some(3'000'000, 7), kept = {5};
   out.add(kept, 1);
   out.end_document(0);
@@ -136,7 +136,8 @@ TEST_CASE("token file: an abandoned document leaves nothing") {
   out.add(kept, 1);
   out.end_document(0);
   out.add(kept, 1);  // never ended
-  out.finish({Split::Rule::tail, 0}, {});
+  out.finish({});
+  data::TokenFile(dir / "x").verify();
   CHECK(all_ids(data::TokenFile(dir / "x")) == Ids{5, 3, 5, 3});
   CHECK(std::distance(fs::directory_iterator(dir.path()), {}) == 1);
   CHECK(code_of([&] { out.add(std::vector<std::uint32_t>{20}, 1); }) == 3);

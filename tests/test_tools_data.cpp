@@ -53,10 +53,10 @@ struct Files {
     fs::create_directory(in / "nothing");
     const auto words = data::read_vocab_txt(in / "vocab.txt");
     data::save_tokenizer(*words, in / "tokenizer");
-    data::TokenFileWriter tokens(in / "tokens", *words, false);
+    data::TokenFileWriter tokens(in / "tokens", *words, false, {data::Split::Rule::tail, 0});
     tokens.add(std::vector<std::uint32_t>{5, 6}, 6);
     tokens.end_document(0);
-    tokens.finish({data::Split::Rule::tail, 0}, {"off", "", "15", "test", "{}", "test"});
+    tokens.finish({"off", "", "15", "test", "{}", "test"});
     const std::string whole = tests::read_file(in / "tokenizer");
     tests::write_file(in / "cut-tokenizer", whole.substr(0, whole.size() - 1));
     std::string damaged = whole;

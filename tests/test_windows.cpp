@@ -36,9 +36,9 @@ std::vector<std::int32_t> write_tokens(const std::filesystem::path& path, std::u
   const auto vocabulary = some_vocabulary();
   std::vector<std::uint32_t> ids;
   for (std::uint64_t i = 0; i < count; i++) ids.push_back(std::uint32_t((i * i + 7 * i) % 499 + 3));
-  data::TokenFileWriter writer(path, vocabulary, true);
+  data::TokenFileWriter writer(path, vocabulary, true, {.rule = data::Split::Rule::tail, .share = 0});
   writer.add(ids, count);
-  writer.finish({.rule = data::Split::Rule::tail, .share = 0}, {});
+  writer.finish({});
   return {ids.begin(), ids.end()};
 }
 
