@@ -1,4 +1,4 @@
-# make                 all programs           make train | sample | tools   one group
+# make                 all programs           make train | sample | bench | tools   one group
 # make V=1             shows every command
 # make demo            the whole path on the bundled text            make test   build and run all tests
 # make deps            install what is missing (Debian, Ubuntu)      make check  format and include rules
@@ -18,7 +18,7 @@ GPUS      := $(shell command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=
 CUDA      ?= $(if $(and $(NVCC),$(GPUS)),1,0)
 ARCH      ?= $(if $(GPUS),$(patsubst 90,90a,$(GPUS)),90a)
 
-PROGRAMS  := prepare tokenizer inspect train_gpt sample
+PROGRAMS  := prepare tokenizer inspect train_gpt sample bench
 SOURCES   := $(wildcard kernels/*.cpp engine/*.cpp engine/ops/*.cpp model/*.cpp data/*.cpp) \
              $(filter-out $(PROGRAMS:%=tools/%.cpp) tools/make_unicode_tables.cpp,$(wildcard tools/*.cpp))
 TESTS     := $(wildcard tests/*.cpp)
@@ -54,7 +54,8 @@ BINARIES  := $(if $(AT_ROOT),$(PROGRAMS),$(PROGRAMS:%=$(BUILD)/bin/%))
 all: $(BINARIES)
 train: $(filter %train_gpt,$(BINARIES))
 sample: $(if $(AT_ROOT),,$(BUILD)/bin/sample)
-tools: $(filter-out %train_gpt %sample,$(BINARIES))
+bench: $(if $(AT_ROOT),,$(BUILD)/bin/bench)
+tools: $(filter-out %train_gpt %sample %bench,$(BINARIES))
 
 $(PROGRAMS): %: $(BUILD)/bin/%
 	@ln -f $< $@
