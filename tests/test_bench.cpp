@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "tests/support.h"
+#include "tests/trained_model.h"
 #include "tools/bench_text.h"
 
 namespace {
@@ -66,4 +67,23 @@ TEST_CASE("bench: the text made for it") {
   CHECK(dump != tools::make_abstract_dump(100'000, 4));
   CHECK(dump.size() >= 100'000);
   CHECK(dump.size() < 110'000);
+}
+
+TEST_CASE("bench cpu: every op of a step with its time, the step, and dense attention beside it") {
+  const tests::Ran ran = tests::run_command(
+      tests::program("bench") + " cpu --preset tiny -b 1 -t 32 --vocab-size 100 --steps 1 --threads 1");
+  CAPTURE(ran.err);
+  REQUIRE(ran.code == 0);
+  for (const char* op : {"linear", "linear dweight", "selected attention backward", "adamw", "rmsnorm"})
+    CHECK(ran.out.find(std::string("\n") + op + " ") != ran.out.npos);
+  for (const char* line :
+       {"\nceilings: sgemm ", "\nstep, sparse attention", "\nstep, dense attention", "\nsparse / dense: "})
+    CHECK(ran.out.find(line) != ran.out.npos);
+  CHECK(ran.out.find("inf") == ran.out.npos);
+  CHECK(ran.out.find("nan") == ran.out.npos);
+}
+
+TEST_CASE("bench cpu: a bad preset or count is one line and exit 2") {
+  for (const char* flags : {"--preset huge", "--steps 0", "--batch x"})
+    tests::check_refused(tests::run_command(tests::program("bench") + " cpu " + flags), "bench", 2, "");
 }

@@ -3,6 +3,7 @@
 #include <functional>
 #include <vector>
 
+#include "tools/bench_cpu.h"
 #include "tools/bench_data.h"
 #include "tools/cli.h"
 
@@ -26,19 +27,33 @@ Command add_data(CLI::App& app, tools::BenchDataOptions& options) {
   return {data, [&options] { return tools::bench_data(options); }};
 }
 
+Command add_cpu(CLI::App& app, tools::BenchCpu& options) {
+  CLI::App* cpu = app.add_subcommand("cpu", "a training step on the CPU, op by op");
+  cpu->add_option("--preset", options.preset, "the model");
+  tools::add_size(*cpu, "-b,--batch", options.batch, 1, 1 << 20, "sequences");
+  tools::add_size(*cpu, "-t,--seq-len", options.length, 1, 1 << 30, "tokens of a sequence");
+  tools::add_size(*cpu, "--vocab-size", options.vocab, 1, 1 << 24, "random ids below this");
+  tools::add_size(*cpu, "--steps", options.steps, 1, 1 << 20, "the median of so many counts");
+  tools::add_integer(*cpu, "--threads", options.threads, 0, 4096,
+                     "CPU threads; 0: all that this process may use");
+  return {cpu, [&options] { return tools::bench_cpu(options), 0; }};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   tools::BenchDataOptions data;
   data.threads = tools::default_threads();
+  tools::BenchCpu cpu;
   return tools::run_tool("bench", "Times against ceilings measured in the same run.", argc, argv,
                          [&](CLI::App& app) -> tools::Body {
                            app.require_subcommand(0, 1)->fallthrough();
-                           const std::vector<Command> commands{add_data(app, data)};
+                           const std::vector<Command> commands{add_data(app, data), add_cpu(app, cpu)};
                            return [commands] {
                              for (const Command& command : commands)
                                if (command.app->parsed()) return command.run();
-                             engine::fail(engine::Exit::usage, "no command given, expected data; see --help");
+                             engine::fail(engine::Exit::usage,
+                                          "no command given, expected data or cpu; see --help");
                            };
                          });
 }
