@@ -33,8 +33,12 @@ Tensor project(Tape& t, const Tensor& x, Param& weight, Param* bias, const Tenso
         "linear dweight",
         k::MatMul{
             .d = b.into(weight), .a = b.dy(), .b = x, .m = out, .n = in, .k = rows, .transpose_a = true});
-    if (bias)
-      b.launch("linear dbias", k::ColumnSum{.y = b.into(*bias), .x = b.dy(), .rows = rows, .dim = out});
+    if (bias) {
+      Tensor partial = b.scratch({k::column_sum_groups(rows), out});
+      b.launch(
+          "linear dbias",
+          k::ColumnSum{.y = b.into(*bias), .x = b.dy(), .partial = partial.f32(), .rows = rows, .dim = out});
+    }
     if (x.differentiable())
       b.launch("linear dx",
                k::MatMul{.d = b.into(x), .a = b.dy(), .b = weight.value, .m = rows, .n = in, .k = out});

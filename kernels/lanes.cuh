@@ -1,0 +1,80 @@
+// Short runs of consecutive elements, the unit in which a thread loads, computes and stores. Included by .cu
+// files only.
+//
+// A run is one aligned access of 16 bytes where pointers and sizes allow it, and element by element
+// elsewhere. Which elements a thread takes does not depend on that, so neither do the sums.
+#pragma once
+#include <bit>
+#include <cstdint>
+
+#include "kernels/cuda.cuh"
+
+namespace k {
+
+// Elements of a run: 16 bytes of the widest type.
+template <class... T> inline constexpr int kLanes = int(16 / std::max({sizeof(T)...}));
+
+template <int n, class T> struct alignas(std::min<std::size_t>(16, n * sizeof(T))) Lanes {
+  T at[n];
+  __device__ float operator[](int i) const { return to_float(at[i]); }
+};
+
+// x[0, n), aligned, if `whole`; otherwise x[0, left) and zeros, any `left`.
+template <int n, class T>
+__device__ inline Lanes<n, T> load_lanes(const T* x, std::int64_t left, bool whole) {
+  if (whole) return *reinterpret_cast<const Lanes<n, T>*>(x);
+  Lanes<n, T> run;
+#pragma unroll
+  for (int i = 0; i < n; i++) run.at[i] = i < left ? x[i] : from_float<T>(0.f);
+  return run;
+}
+
+// y[0, min(n, left)) (=|+=) value; `whole` as above.
+template <int n, class T>
+__device__ inline void put_lanes(T* y, const float (&value)[n], std::int64_t left, bool whole, bool add) {
+  if (!whole) {
+#pragma unroll
+    for (int i = 0; i < n; i++)
+      if (i < left) put(y, i, value[i], add);
+    return;
+  }
+  Lanes<n, T> run;
+  if (add) run = load_lanes<n>(y, left, true);
+#pragma unroll
+  for (int i = 0; i < n; i++) run.at[i] = from_float<T>(add ? run[i] + value[i] : value[i]);
+  *reinterpret_cast<Lanes<n, T>*>(y) = run;
+}
+
+__device__ inline std::int64_t thread_index() { return std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ inline std::int64_t thread_count() { return std::int64_t(gridDim.x) * blockDim.x; }
+
+inline constexpr int kFlatThreads = 256;  // of a block that walks a flat range
+
+template <class... T> bool aligned(const T*... p) noexcept {
+  return ((reinterpret_cast<std::uintptr_t>(p) % 16 == 0) && ...);
+}
+
+inline bool holds(In x, DType t) noexcept { return x.t == t; }
+inline bool holds(Out y, DType t) noexcept { return y.t == t; }
+inline bool holds(Grad g, DType t) noexcept { return !g.p || g.t == t; }  // one not wanted is of any type
+
+// Calls f(std::true_type{}) or f(std::false_type{}): a choice made when a kernel is compiled.
+template <class F> Status by_flag(bool flag, F&& f) noexcept {
+  return flag ? f(std::true_type{}) : f(std::false_type{});
+}
+
+// A grid over rows of `items`: thread x takes an item, thread y a row; what exceeds the grid is walked.
+struct RowGrid {
+  dim3 grid, block;
+  RowGrid(std::int64_t rows, std::int64_t items) noexcept {
+    const unsigned across = std::bit_ceil(unsigned(std::clamp<std::int64_t>(items, 1, 32)));
+    block = dim3(across, 256 / across);
+    grid = dim3(blocks_for(rows, block.y), blocks_for(items, across, 65535));
+  }
+};
+__device__ inline std::int64_t grid_row() { return std::int64_t(blockIdx.x) * blockDim.y + threadIdx.y; }
+__device__ inline std::int64_t grid_rows() { return std::int64_t(gridDim.x) * blockDim.y; }
+__device__ inline std::int64_t grid_item() { return std::int64_t(blockIdx.y) * blockDim.x + threadIdx.x; }
+__device__ inline std::int64_t grid_items() { return std::int64_t(gridDim.y) * blockDim.x; }
+
+}  // namespace k
