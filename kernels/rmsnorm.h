@@ -17,7 +17,7 @@ struct RmsNormForward {
 // dw sums over rows in two steps, first within `groups` ranges of rows (row r belongs to group r * groups /
 // rows), then over groups in order, so that its bits depend on the shape alone.
 struct RmsNormBackward {
-  Grad dx, dw;     // [rows, dim], [dim]
+  Grad dx, dw;     // [rows, dim], [dim]; dw is fp32
   float* partial;  // scratch [rmsnorm_groups(rows), dim]
   In dy, x, w;
   const float* rstd;
@@ -31,6 +31,8 @@ constexpr std::int64_t rmsnorm_groups(std::int64_t rows) noexcept {
 Cost cost(const RmsNormForward&);
 Cost cost(const RmsNormBackward&);
 Status run(Cpu, const RmsNormForward&) noexcept;
+Status run(Cuda, const RmsNormForward&) noexcept;
 Status run(Cpu, const RmsNormBackward&) noexcept;
+Status run(Cuda, const RmsNormBackward&) noexcept;
 
 }  // namespace k
