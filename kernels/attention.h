@@ -25,6 +25,7 @@ struct WindowForward {
 };
 struct WindowBackward {
   Grad dq, dk, dv;
+  float* delta;  // scratch [batch, heads, length] of the CUDA body: sum_j P_j dL/dP_j
   In dout, out, q, k, v;
   const float* lse;
   AttentionShape shape;
@@ -70,6 +71,7 @@ struct CompressedForward {
 struct CompressedBackward {
   Grad dq, dck, dcv, dmemory;
   float* memory_parts;  // scratch [batch, 2, kv_heads, slots, dim], summed over batch in order
+  float* delta;         // scratch, as above
   In dout, out, q, ck, cv, memory;
   const float* lse;
   const std::int32_t* selected;  // with d_importance: the picks that it belongs to
@@ -95,6 +97,7 @@ struct SelectedBackward {
   Grad dq, dk, dv;
   float* d_importance;  // [batch, heads, length, top], written: sum over the pick's tokens of dS S + P dP;
                         // nullptr: unwanted
+  float* delta;         // scratch, as above
   In dout, out, q, k, v;
   const float* lse;
   const std::int32_t* selected;
@@ -136,5 +139,15 @@ Status run(Cpu, const SelectedForward&) noexcept;
 Status run(Cpu, const SelectedBackward&) noexcept;
 Status run(Cpu, const GatesForward&) noexcept;
 Status run(Cpu, const GatesBackward&) noexcept;
+Status run(Cuda, const WindowForward&) noexcept;
+Status run(Cuda, const WindowBackward&) noexcept;
+Status run(Cuda, const CompressForward&) noexcept;
+Status run(Cuda, const CompressBackward&) noexcept;
+Status run(Cuda, const CompressedForward&) noexcept;
+Status run(Cuda, const CompressedBackward&) noexcept;
+Status run(Cuda, const SelectedForward&) noexcept;
+Status run(Cuda, const SelectedBackward&) noexcept;
+Status run(Cuda, const GatesForward&) noexcept;
+Status run(Cuda, const GatesBackward&) noexcept;
 
 }  // namespace k

@@ -42,9 +42,9 @@ template <class F> Status by_cuda_dtype(DType t, F&& f) noexcept {
   }
 }
 
-template <class T> const T* data(In x) noexcept { return static_cast<const T*>(x.p); }
-template <class T> T* data(Out y) noexcept { return static_cast<T*>(y.p); }
-template <class T> T* data(Grad g) noexcept { return static_cast<T*>(g.p); }
+template <class T> __host__ __device__ const T* data(In x) noexcept { return static_cast<const T*>(x.p); }
+template <class T> __host__ __device__ T* data(Out y) noexcept { return static_cast<T*>(y.p); }
+template <class T> __host__ __device__ T* data(Grad g) noexcept { return static_cast<T*>(g.p); }
 
 // Blocks of `threads` for `count` items, at most `most` (the kernel strides over the rest).
 inline unsigned blocks_for(std::int64_t count, std::int64_t threads, std::int64_t most = 1 << 20) noexcept {

@@ -138,11 +138,13 @@ Tensor dense_attention(Tape& tape, const Tensor& qkv, const Tensor& rope, const 
 
   tape.record("dense attention", {&y}, [=, x = Slot(qkv)](Back& back) {
     Tensor dout = back.scratch(sizes.queries(), x.dtype), dq = back.scratch(sizes.queries(), x.dtype),
-           dk = back.scratch(sizes.keys(), x.dtype), dv = back.scratch(sizes.keys(), x.dtype);
+           dk = back.scratch(sizes.keys(), x.dtype), dv = back.scratch(sizes.keys(), x.dtype),
+           delta = back.scratch(sizes.query_rows());
     split(back, sizes, back.take(), rope, Rotation::none, 0, dout);
     back.launch("dense attention backward", k::WindowBackward{.dq = grad(dq),
                                                               .dk = grad(dk),
                                                               .dv = grad(dv),
+                                                              .delta = delta.f32(),
                                                               .dout = dout,
                                                               .out = out,
                                                               .q = q,
@@ -344,7 +346,7 @@ void Sparse::turned_backward(Back& back, Rotation rotation, k::Grad dqkv, Attend
          dk = back.scratch(sizes.keys(), q.dtype());
   turn(back, q, rope, rotation, turned_q);
   turn(back, k, rope, rotation, turned_k);
-  attend(turned_q, turned_k, grad(dq), grad(dk));
+  attend(turned_q, turned_k, grad(dq), grad(dk), delta.f32());
   merge(back, dq, rope, rotation, dqkv, sizes.heads.packed(), 0);
   merge(back, dk, rope, rotation, dqkv, sizes.heads.packed(), sizes.heads.query);
 }
@@ -352,12 +354,13 @@ void Sparse::turned_backward(Back& back, Rotation rotation, k::Grad dqkv, Attend
 void Sparse::fine_backward(Back& back, const Tensor& dout, const Tensor& d_importance, k::Grad dqkv,
                            const Tensor& dv) const {
   turned_backward(back, Rotation::adjacent, dqkv,
-                  [&](const Tensor& turned_q, const Tensor& turned_k, k::Grad dq, k::Grad dk) {
+                  [&](const Tensor& turned_q, const Tensor& turned_k, k::Grad dq, k::Grad dk, float* delta) {
                     back.launch("selected attention backward",
                                 k::SelectedBackward{.dq = dq,
                                                     .dk = dk,
                                                     .dv = grad(dv),
                                                     .d_importance = d_importance.f32(),
+                                                    .delta = delta,
                                                     .dout = dout,
                                                     .out = fine.out,
                                                     .q = turned_q,
@@ -374,10 +377,11 @@ void Sparse::fine_backward(Back& back, const Tensor& dout, const Tensor& d_impor
 
 void Sparse::window_backward(Back& back, const Tensor& dout, k::Grad dqkv, const Tensor& dv) const {
   turned_backward(back, Rotation::halves, dqkv,
-                  [&](const Tensor& turned_q, const Tensor& turned_k, k::Grad dq, k::Grad dk) {
+                  [&](const Tensor& turned_q, const Tensor& turned_k, k::Grad dq, k::Grad dk, float* delta) {
                     back.launch("window attention backward", k::WindowBackward{.dq = dq,
                                                                                .dk = dk,
                                                                                .dv = grad(dv, true),
+                                                                               .delta = delta,
                                                                                .dout = dout,
                                                                                .out = window.out,
                                                                                .q = turned_q,
@@ -396,12 +400,14 @@ void Sparse::compressed_backward(Back& back, const Tensor& dout, const Tensor& d
   Tensor dq = back.scratch(sizes.queries(), q.dtype()), dck = back.scratch(compressed_blocks(), q.dtype()),
          dcv = back.scratch(compressed_blocks(), q.dtype());
   {
-    Tensor parts = back.scratch({sizes.batch * 2, heads.kv, config.memory, heads.dim});
+    Tensor parts = back.scratch({sizes.batch * 2, heads.kv, config.memory, heads.dim}),
+           delta = back.scratch(sizes.query_rows());
     back.launch("compressed attention backward", k::CompressedBackward{.dq = grad(dq),
                                                                        .dck = grad(dck),
                                                                        .dcv = grad(dcv),
                                                                        .dmemory = back.into(*params.memory),
                                                                        .memory_parts = parts.f32(),
+                                                                       .delta = delta.f32(),
                                                                        .dout = dout,
                                                                        .out = compressed.out,
                                                                        .q = q,
