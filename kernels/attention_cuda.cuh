@@ -55,7 +55,7 @@ Status by_layout(std::int64_t dim, F&& f, In first, const Arrays&... more) noexc
 
 // Positions, blocks and the rows of a group of heads are 32-bit numbers inside the kernels; offsets are not.
 inline bool fits(const AttentionShape& s) noexcept {
-  return s.length <= std::numeric_limits<std::int32_t>::max() / (s.heads / s.kv_heads);
+  return s.length <= std::numeric_limits<std::int32_t>::max() / 2 / (s.heads / s.kv_heads);
 }
 inline constexpr Status kTooLong{1, "a sequence is too long"};
 
