@@ -25,7 +25,7 @@ struct WindowForward {
 };
 struct WindowBackward {
   Grad dq, dk, dv;
-  float* delta;  // scratch [batch, heads, length] of the CUDA body: sum_j P_j dL/dP_j
+  float* delta = nullptr;  // scratch [batch, heads, length] of the CUDA body: sum_j P_j dL/dP_j
   In dout, out, q, k, v;
   const float* lse;
   AttentionShape shape;
@@ -70,8 +70,8 @@ struct CompressedForward {
 };
 struct CompressedBackward {
   Grad dq, dck, dcv, dmemory;
-  float* memory_parts;  // scratch [batch, 2, kv_heads, slots, dim], summed over batch in order
-  float* delta;         // scratch, as above
+  float* memory_parts;     // scratch [batch, 2, kv_heads, slots, dim], summed over batch in order
+  float* delta = nullptr;  // scratch, as above
   In dout, out, q, ck, cv, memory;
   const float* lse;
   const std::int32_t* selected;  // with d_importance: the picks that it belongs to
@@ -95,9 +95,9 @@ struct SelectedForward {
 };
 struct SelectedBackward {
   Grad dq, dk, dv;
-  float* d_importance;  // [batch, heads, length, top], written: sum over the pick's tokens of dS S + P dP;
-                        // nullptr: unwanted
-  float* delta;         // scratch, as above
+  float* d_importance;     // [batch, heads, length, top], written: sum over the pick's tokens of dS S + P dP;
+                           // nullptr: unwanted
+  float* delta = nullptr;  // scratch, as above
   In dout, out, q, k, v;
   const float* lse;
   const std::int32_t* selected;

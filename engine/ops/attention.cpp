@@ -343,7 +343,7 @@ template <class Attend>
 void Sparse::turned_backward(Back& back, Rotation rotation, k::Grad dqkv, Attend attend) const {
   Tensor turned_q = back.scratch(sizes.queries(), q.dtype()),
          turned_k = back.scratch(sizes.keys(), q.dtype()), dq = back.scratch(sizes.queries(), q.dtype()),
-         dk = back.scratch(sizes.keys(), q.dtype());
+         dk = back.scratch(sizes.keys(), q.dtype()), delta = back.scratch(sizes.query_rows());
   turn(back, q, rope, rotation, turned_q);
   turn(back, k, rope, rotation, turned_k);
   attend(turned_q, turned_k, grad(dq), grad(dk), delta.f32());
