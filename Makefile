@@ -2,6 +2,7 @@
 # make V=1             shows every command
 # make demo            the whole path on the bundled text            make test   build and run all tests
 # make deps            install what is missing (Debian, Ubuntu)      make check  format and include rules
+# make fuzz TARGET=container SECONDS=300   hostile bytes for one parser, with clang's libFuzzer (docs/testing.md)
 # make CUDA=0|1        without or with the GPU back end              make ARCH="80 90a"   for these GPUs
 # make DEBUG=1         -O0 -g, asserts        make SAN=1   ASan + UBSan       make BUILD=dir   objects elsewhere
 ifeq ($(filter -j%,$(MAKEFLAGS)),)
@@ -21,7 +22,14 @@ ARCH      ?= $(if $(GPUS),$(patsubst 90,90a,$(GPUS)),90a)
 PROGRAMS  := prepare tokenizer inspect train_gpt sample bench
 SOURCES   := $(wildcard kernels/*.cpp engine/*.cpp engine/ops/*.cpp model/*.cpp data/*.cpp) \
              $(filter-out $(PROGRAMS:%=tools/%.cpp) tools/make_unicode_tables.cpp,$(wildcard tools/*.cpp))
-TESTS     := $(wildcard tests/*.cpp)
+FUZZ      := $(filter-out tests/fuzz/libfuzzer.cpp,$(wildcard tests/fuzz/*.cpp))
+TESTS     := $(wildcard tests/*.cpp) $(FUZZ)
+# What the fuzz targets need of the library.
+FUZZED    := $(filter-out data/prepare.cpp data/part_stream.cpp data/text_output.cpp data/token_file_writer.cpp \
+               data/interrupt.cpp,$(wildcard data/*.cpp)) $(wildcard engine/*.cpp) kernels/adamw.cpp kernels/basic.cpp \
+             model/config.cpp $(addprefix tools/,cli.cpp train_flags.cpp train_state.cpp)
+TARGETS   := $(basename $(notdir $(filter-out %/support.cpp,$(FUZZ))))
+SECONDS   ?= 60
 
 OPTIMIZE  := -O3 -DNDEBUG
 ifeq ($(DEBUG),1)
@@ -29,6 +37,11 @@ OPTIMIZE  := -O0 -g
 endif
 ifeq ($(SAN),1)
 OPTIMIZE  := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+endif
+ifeq ($(COMPILE_FUZZ),1)
+CXX       := clang++
+OPTIMIZE  := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined,float-cast-overflow \
+             -fno-sanitize-recover=all -Wno-unknown-warning-option -Wno-pass-failed
 endif
 # -Wno-restrict: g++ 12 warns of its own std::string (GCC bug 105651).
 # -ffp-contract=off: a product and a sum round the same way in every kernel; where one rounding is wanted, it says fma.
@@ -66,6 +79,9 @@ $(BUILD)/bin/%: $(BUILD)/tools/%.cpp.o $(LIBRARY)
 $(BUILD)/run_tests: $(TESTS:%=$(BUILD)/%.o) $(LIBRARY)
 	@echo "  $@"
 	$(Q)$(CXX) $(FLAGS) $^ $(LIBS) -lutf8proc -o $@
+$(BUILD)/fuzz: $(FUZZED:%=$(BUILD)/%.o) $(FUZZ:%=$(BUILD)/%.o) $(BUILD)/tests/fuzz/libfuzzer.cpp.o
+	@echo "  $@"
+	$(Q)$(CXX) $(FLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
 $(LIBRARY): $(OBJECTS)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
@@ -91,6 +107,15 @@ demo: deps
 test: deps
 	@$(MAKE) $(BUILD)/run_tests $(BINARIES)
 	@$(BUILD)/run_tests
+fuzz:
+	@$(if $(filter $(TARGETS),$(TARGET)),:,echo 'make fuzz TARGET=$(TARGET): expected one of $(TARGETS)' >&2; exit 2)
+	@printf '#include <omp.h>\n' | clang++ -fopenmp -fsyntax-only -x c++ - 2>/dev/null || { \
+	  echo 'make fuzz: needs clang++ with OpenMP; apt-get install clang libomp-dev' >&2; exit 2; }
+	@$(MAKE) COMPILE_FUZZ=1 CUDA=0 BUILD=$(BUILD)-fuzz $(BUILD)-fuzz/fuzz
+	@mkdir -p tests/fuzz/findings $(BUILD)-fuzz/found/$(TARGET)
+	@FUZZ_TARGET=$(TARGET) $(BUILD)-fuzz/fuzz -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 \
+	  -dict=tests/fuzz/words.dict -artifact_prefix=tests/fuzz/findings/$(TARGET)- -print_final_stats=1 \
+	  $(FUZZ_FLAGS) $(BUILD)-fuzz/found/$(TARGET) tests/fuzz/corpus/$(TARGET)
 check:
 	@tools/check.sh
 tables: $(BUILD)/tools/make_unicode_tables.cpp.o
@@ -103,6 +128,6 @@ clean:
 	rm -rf build build-* $(PROGRAMS)
 
 FORCE:
-.PHONY: all train tools deps demo test check tables install clean FORCE data engine kernels model tests
+.PHONY: all train tools deps demo test fuzz check tables install clean FORCE data engine kernels model tests
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -153,20 +153,35 @@ bool is_gzip_file(const std::string& file) {
          std::string_view(head.data(), head.size()) == kGzipMagic;
 }
 
-Input::Input(const std::string& name, const InputOptions& options, std::uint64_t limit,
-             std::function<void(std::string)> warn)
-    : name_(name == "-" ? "standard input" : name),
-      limit_(limit),
-      buffer_(std::max<std::size_t>(options.window, 64)) {
-  const auto closed = std::make_shared<std::atomic<bool>>(false);
-  const auto poll = [closed, poll = options.poll] {
+Input::Opened Input::open(const std::string& name, const InputOptions& options) {
+  Opened opened;
+  if (name == "-" && options.standard_input != nullptr) {
+    opened.source = open_spool(*options.standard_input);
+    return opened;
+  }
+  opened.source = open_file(name, [closed = opened.closed, poll = options.poll] {
     if (*closed) throw std::runtime_error("nobody reads on");  // nobody sees it either
     if (poll) poll();
-  };
-  source_ = name == "-" && options.standard_input != nullptr ? open_spool(*options.standard_input)
-                                                             : open_file(name, poll);
+  });
   if (name == "-" && options.copy_of_standard_input != nullptr)
-    source_ = copying(std::move(source_), *options.copy_of_standard_input);
+    opened.source = copying(std::move(opened.source), *options.copy_of_standard_input);
+  return opened;
+}
+
+Input::Input(const std::string& name, const InputOptions& options, std::uint64_t limit,
+             std::function<void(std::string)> warn)
+    : Input(open(name, options), name == "-" ? "standard input" : name, options, limit, std::move(warn)) {}
+
+Input::Input(std::unique_ptr<ByteSource> source, std::string name, const InputOptions& options,
+             std::uint64_t limit, std::function<void(std::string)> warn)
+    : Input(Opened{.source = std::move(source)}, std::move(name), options, limit, std::move(warn)) {}
+
+Input::Input(Opened opened, std::string name, const InputOptions& options, std::uint64_t limit,
+             std::function<void(std::string)> warn)
+    : name_(std::move(name)),
+      source_(std::move(opened.source)),
+      limit_(limit),
+      buffer_(std::max<std::size_t>(options.window, 64)) {
   std::vector<std::byte> magic(kGzipMagic.size());
   std::size_t have = 0;
   while (have < magic.size()) {
@@ -182,7 +197,7 @@ Input::Input(const std::string& name, const InputOptions& options, std::uint64_t
     const auto warnings = std::make_shared<std::vector<std::string>>();  // of the thread, until the end
     source_ = gunzip(std::move(source_), name_,
                      [warnings](std::string line) { warnings->push_back(std::move(line)); });
-    source_ = read_ahead(std::move(source_), closed, [warnings, warn] {
+    source_ = read_ahead(std::move(source_), opened.closed, [warnings, warn] {
       for (const std::string& line : *warnings) warn(line);
     });
   }

@@ -1,6 +1,7 @@
 // What `prepare` and `tokenizer train` read: files, folders and standard input, unpacked, as one window of
 // bytes that moves on. Formats are told by content, never by name (docs/data.md, "Inputs").
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -43,6 +44,9 @@ class Input {
   // `warn` receives whole lines, called by fill(). `limit`: unpacked bytes that may still be read.
   Input(const std::string& name, const InputOptions&, std::uint64_t limit,
         std::function<void(std::string)> warn);
+  // The same over bytes that come from elsewhere; `name` is for messages.
+  Input(std::unique_ptr<ByteSource>, std::string name, const InputOptions&, std::uint64_t limit,
+        std::function<void(std::string)> warn);
 
   const std::string& name() const noexcept { return name_; }
   InputFormat format() const noexcept { return format_; }
@@ -59,6 +63,14 @@ class Input {
   bool limited() const noexcept { return limited_; }  // ended by the limit, there was more
 
  private:
+  struct Opened {
+    std::unique_ptr<ByteSource> source;
+    // Set when nobody reads on, so that a thread that waits for the source ends.
+    std::shared_ptr<std::atomic<bool>> closed = std::make_shared<std::atomic<bool>>(false);
+  };
+  static Opened open(const std::string& name, const InputOptions&);
+  Input(Opened, std::string name, const InputOptions&, std::uint64_t limit,
+        std::function<void(std::string)> warn);
   void sniff(bool raw);
 
   std::string name_;

@@ -1,8 +1,6 @@
 #include "data/token_file.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -52,7 +50,13 @@ template <class T> std::uint64_t first_at_least(std::span<const T> ids, std::uin
 
 }  // namespace
 
-TokenFile::TokenFile(std::filesystem::path path) : file_(std::move(path)) {
+TokenFile::TokenFile(std::filesystem::path path) : file_(std::move(path)) { parse(); }
+
+TokenFile::TokenFile(std::span<const std::byte> bytes, std::string name) : file_(bytes, std::move(name)) {
+  parse();
+}
+
+void TokenFile::parse() {
   file_.require_format("nsa-tokens");
   const engine::ContainerEntry& tokens = tokens_entry(file_);
   tokens_ = tokens.bytes;
@@ -116,13 +120,9 @@ void TokenFile::read(std::uint64_t from, std::span<std::int32_t> ids) const {
   if (touched_.fetch_add(touched, std::memory_order_relaxed) + touched >= kMappedBytes) release_pages();
 }
 
-// The pages are clean and stay in the system's cache: giving them up costs a page fault at the next use.
 void TokenFile::release_pages() const noexcept {
   touched_.store(0, std::memory_order_relaxed);
-  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<std::uintptr_t>(tokens_.data()) / page * page;
-  const auto end = reinterpret_cast<std::uintptr_t>(tokens_.data() + tokens_.size());
-  ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  file_.release(tokens_);
 }
 
 std::unique_ptr<Tokenizer> TokenFile::tokenizer() const {

@@ -119,6 +119,8 @@ class TokenFile {
   // Throws Error(data) naming file and position: no token file, truncated, sizes that contradict each other,
   // a document table that falls, an id >= the vocabulary.
   explicit TokenFile(std::filesystem::path);
+  // The same over bytes in memory, as ContainerReader takes them.
+  TokenFile(std::span<const std::byte> bytes, std::string name);
 
   const std::string& path() const noexcept { return file_.path(); }
   std::uint64_t size() const noexcept { return size_; }  // tokens N
@@ -147,6 +149,7 @@ class TokenFile {
   void verify() const;
 
  private:
+  void parse();
   void check_tokens() const;
   void release_pages() const noexcept;
 

@@ -49,12 +49,14 @@ template <class Use> void by_pieces(const Tensor& values, Stream& stream, Use&& 
 
 std::map<std::string, std::uint32_t> read_checksums(const ContainerReader& file) {
   std::map<std::string, std::uint32_t> all;
-  try {
-    const json listed = json::parse(file.meta("crc32"));
-    for (const auto& [name, value] : listed.items()) all[name] = value.get<std::uint32_t>();
-  } catch (const json::exception&) {
-    fail(file.bad_file(), "{}: its list of checksums is damaged; copy the file again", file.path());
+  const json listed = json::parse(file.meta("crc32"), nullptr, false);
+  bool good = listed.is_object();
+  for (const auto& [name, value] : listed.items()) {
+    const auto* number = value.get_ptr<const json::number_unsigned_t*>();
+    good = good && number != nullptr && *number <= 0xFFFFFFFF;
+    if (good) all[name] = std::uint32_t(*number);
   }
+  require(good, file.bad_file(), "{}: its list of checksums is damaged; copy the file again", file.path());
   return all;
 }
 
@@ -106,7 +108,14 @@ void save_checkpoint(const std::filesystem::path& path, const CheckpointParts& p
   writer.save(path);
 }
 
-Checkpoint::Checkpoint(const std::filesystem::path& path) : file_(path, Exit::checkpoint) {
+Checkpoint::Checkpoint(const std::filesystem::path& path) : file_(path, Exit::checkpoint) { parse(); }
+
+Checkpoint::Checkpoint(std::span<const std::byte> bytes, std::string name)
+    : file_(bytes, std::move(name), Exit::checkpoint) {
+  parse();
+}
+
+void Checkpoint::parse() {
   file_.require_format("nsa-checkpoint");
   crc32_ = read_checksums(file_);
   const auto& kind = file_.meta("kind");

@@ -25,6 +25,8 @@ void save_checkpoint(const std::filesystem::path&, const CheckpointParts&, Strea
 class Checkpoint {
  public:
   explicit Checkpoint(const std::filesystem::path&);  // throws Error(checkpoint)
+  // The same over bytes in memory, as ContainerReader takes them.
+  Checkpoint(std::span<const std::byte> bytes, std::string name);
   const std::string& config() const { return file_.meta("config"); }
   const std::string& state() const { return file_.meta("state"); }
   std::string_view tokenizer() const;
@@ -38,6 +40,7 @@ class Checkpoint {
   void load(AdamW&, const ParamStore&, Stream&) const;
 
  private:
+  void parse();
   void load_tensor(const std::string& name, const Shape& shape, const Tensor& into, Stream&) const;
 
   ContainerReader file_;

@@ -199,6 +199,14 @@ const ContainerEntry* ContainerReader::find(std::string_view name) const noexcep
   return nullptr;
 }
 
+void ContainerReader::release(std::span<const std::byte> part) const noexcept {
+  if (!mapped_) return;
+  const auto page = std::uintptr_t(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<std::uintptr_t>(part.data()) / page * page;
+  const auto end = reinterpret_cast<std::uintptr_t>(part.data() + part.size());
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 const ContainerEntry& ContainerReader::at(std::string_view name, FileType type) const {
   const auto* entry = find(name);
   require(entry, bad_file_, "{}: lacks the tensor {}; it was not written by this project", path_, name);

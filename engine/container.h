@@ -43,7 +43,8 @@ class ContainerReader {
   // passing the end, header_crc32 where `format` starts with "nsa-". Throws Error(bad_file) naming the file,
   // the offset and what was expected.
   explicit ContainerReader(std::filesystem::path, Exit bad_file = Exit::data);
-  // The same over bytes in memory (tests, fuzzing); `name` stands for the path in messages.
+  // The same over bytes in memory, at an address that is a multiple of 8; `name` stands for the path in
+  // messages.
   ContainerReader(std::span<const std::byte> bytes, std::string name, Exit bad_file = Exit::data);
   ContainerReader(const ContainerReader&) = delete;
   ContainerReader& operator=(const ContainerReader&) = delete;
@@ -57,6 +58,9 @@ class ContainerReader {
   void require_format(std::string_view name) const;
   std::span<const ContainerEntry> entries() const noexcept { return entries_; }  // in file order
   const ContainerEntry* find(std::string_view name) const noexcept;
+  // Gives up the resident pages of a part of the mapped file. They are clean and stay in the system's cache:
+  // it costs a page fault at the next use.
+  void release(std::span<const std::byte> part) const noexcept;
   const ContainerEntry& at(std::string_view name,
                            FileType type) const;  // throws if absent or of another type
 

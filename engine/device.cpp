@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::size_t kLargePages = std::size_t(8) << 20;  // bytes from which they are asked for
 
-void check(const k::Status& status, const char* doing) {
+[[maybe_unused]] void check(const k::Status& status, const char* doing) {
   if (!status.ok()) throw DeviceError(fmt::format("{}: {}", doing, status.what), Exit::gpu);
 }
 

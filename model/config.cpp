@@ -1,8 +1,7 @@
 #include "model/config.h"
 
-#include <nlohmann/json.hpp>
-
 #include "engine/error.h"
+#include "engine/json_fields.h"
 
 namespace model {
 namespace {
@@ -84,16 +83,21 @@ std::string to_json(const GptConfig& c) {
 GptConfig config_from_json(std::string_view text, const std::string& where) {
   GptConfig c;
   try {
-    const json j = json::parse(text);
-    c.vocab = j.at("vocab");
-    c.layers = j.at("layers");
-    c.width = j.at("width");
-    c.ffn = j.at("ffn");
-    c.context = j.at("context");
-    c.heads = {.query = j.at("heads"), .kv = j.at("kv_heads"), .dim = j.at("head_dim")};
-    c.rope_base = j.at("rope_theta");
-    c.bias = j.at("bias");
-    c.tied = j.at("tied");
+    const json j = engine::parse_json(text, where);
+    const auto read = [&where](const json& from, const char* name, auto& value) {
+      engine::read_field(from, name, value, where);
+    };
+    read(j, "vocab", c.vocab);
+    read(j, "layers", c.layers);
+    read(j, "width", c.width);
+    read(j, "ffn", c.ffn);
+    read(j, "context", c.context);
+    read(j, "heads", c.heads.query);
+    read(j, "kv_heads", c.heads.kv);
+    read(j, "head_dim", c.heads.dim);
+    read(j, "rope_theta", c.rope_base);
+    read(j, "bias", c.bias);
+    read(j, "tied", c.tied);
     const std::string ffn = j.at("ffn_kind"), attention = j.at("attention");
     require(ffn == "gelu" || ffn == "swiglu", Exit::checkpoint, "{}: unknown ffn_kind '{}'", where, ffn);
     require(attention == "nsa" || attention == "dense", Exit::checkpoint, "{}: unknown attention '{}'", where,
@@ -104,11 +108,11 @@ GptConfig config_from_json(std::string_view text, const std::string& where) {
       const json& n = j.at("nsa");
       const std::string rules = n.at("rules");
       require(rules == "seed", Exit::checkpoint, "{}: unknown sparse attention rules '{}'", where, rules);
-      c.nsa = {.block = n.at("block"),
-               .select = n.at("select"),
-               .window = n.at("window"),
-               .memory = n.at("memory"),
-               .diff_topk = n.at("diff_topk")};
+      read(n, "block", c.nsa.block);
+      read(n, "select", c.nsa.select);
+      read(n, "window", c.nsa.window);
+      read(n, "memory", c.nsa.memory);
+      read(n, "diff_topk", c.nsa.diff_topk);
     }
     c.validate();
   } catch (const json::exception& e) {

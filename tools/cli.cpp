@@ -202,10 +202,12 @@ std::int64_t parse_size(std::string_view flag, std::string_view text, std::int64
   const char* end = digits.data() + digits.size();
   const auto [stop, error] = std::from_chars(digits.data(), end, value);
   value = std::floor(value * unit);
-  require(error == std::errc{} && stop == end && value >= double(low) && value <= double(high), Exit::usage,
+  const bool whole = error == std::errc{} && stop == end && value >= -0x1p63 && value < 0x1p63;
+  const std::int64_t count = whole ? std::int64_t(value) : 0;
+  require(whole && count >= low && count <= high, Exit::usage,
           "{} {}: expected a count from {} to {}, with k, M or G for 1024, 1024^2, 1024^3", flag, text, low,
           high);
-  return std::int64_t(value);
+  return count;
 }
 
 CLI::Option* add_integer(CLI::App& app, std::string names, std::int64_t& value, std::int64_t low,

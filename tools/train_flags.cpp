@@ -1,10 +1,10 @@
 #include "tools/train_flags.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "data/utf8.h"
+#include "engine/json_fields.h"
 #include "tools/cli.h"
 
 namespace tools {
@@ -224,17 +224,16 @@ std::string to_json(const TrainFlags& flags) {
 
 TrainFlags flags_from_json(std::string_view text, const std::string& where) {
   TrainFlags flags;
-  std::string damage, name_read;
+  std::string damage;
   try {
-    const json j = json::parse(text);
+    const json j = engine::parse_json(text, where);
     std::vector<std::string> arguments;
     each_kept(flags, [&](const char* name, const auto& unset) {
-      name_read = name;
-      const auto value = j.at(name).get<std::decay_t<decltype(unset)>>();
+      std::decay_t<decltype(unset)> value{};
+      engine::read_field(j, name, value, where);
       if (value == unset) return;
       arguments.push_back(fmt::format("--{}", name));
-      if constexpr (!std::is_same_v<decltype(value), const bool>)
-        arguments.push_back(fmt::format("{}", value));
+      if constexpr (!std::is_same_v<decltype(value), bool>) arguments.push_back(fmt::format("{}", value));
     });
     CLI::App app;  // values of a file have to pass what values of a command line do
     declare(app, flags);
@@ -243,7 +242,7 @@ TrainFlags flags_from_json(std::string_view text, const std::string& where) {
     app.parse(arguments);
     model::find_preset(flags.preset);
   } catch (const json::exception& e) {
-    damage = fmt::format("{}: {}", name_read, e.what());
+    damage = e.what();
   } catch (const CLI::ParseError& e) {
     damage = e.what();
   } catch (const engine::Error& e) {

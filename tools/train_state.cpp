@@ -1,22 +1,12 @@
 #include "tools/train_state.h"
 
 #include <limits>
-#include <nlohmann/json.hpp>
 
-#include "engine/error.h"
+#include "engine/json_fields.h"
 
 namespace tools {
 
 using nlohmann::json;
-
-namespace {
-
-void get_loss(const json& value, double& loss) {
-  if (value.is_null()) loss = std::numeric_limits<double>::quiet_NaN();
-  else value.get_to(loss);
-}
-
-}  // namespace
 
 std::string to_json(const SavedState& s) {
   const json j{{"step", s.state.step},
@@ -36,17 +26,22 @@ std::string to_json(const SavedState& s) {
 SavedState saved_state_from_json(std::string_view text, const std::string& where) {
   SavedState s;
   try {
-    const json j = json::parse(text);
-    j.at("step").get_to(s.state.step);
-    j.at("tokens").get_to(s.state.tokens);
-    j.at("next_sample").get_to(s.state.next_sample);
-    j.at("evaluation_due").get_to(s.state.evaluation_due);
-    j.at("best_validation").get_to(s.state.best_validation);
-    get_loss(j.at("last_validation"), s.state.last_validation);
-    get_loss(j.at("last_loss"), s.state.last_loss);
-    j.at("data_fingerprint").get_to(s.data_fingerprint);
-    j.at("validation_fingerprint").get_to(s.validation_fingerprint);
-    j.at("vocab_sha256").get_to(s.vocab_sha256);
+    const json j = engine::parse_json(text, where);
+    const auto read = [&](const char* name, auto& value) { engine::read_field(j, name, value, where); };
+    const auto read_loss = [&](const char* name, double& loss) {  // null: not finite
+      if (j.at(name).is_null()) loss = std::numeric_limits<double>::quiet_NaN();
+      else read(name, loss);
+    };
+    read("step", s.state.step);
+    read("tokens", s.state.tokens);
+    read("next_sample", s.state.next_sample);
+    read("evaluation_due", s.state.evaluation_due);
+    read("best_validation", s.state.best_validation);
+    read_loss("last_validation", s.state.last_validation);
+    read_loss("last_loss", s.state.last_loss);
+    read("data_fingerprint", s.data_fingerprint);
+    read("validation_fingerprint", s.validation_fingerprint);
+    read("vocab_sha256", s.vocab_sha256);
     s.flags = flags_from_json(j.at("flags").dump(), where);
   } catch (const json::exception& e) {
     engine::fail(engine::Exit::checkpoint, "{}: the state of its run is damaged: {}", where, e.what());
