@@ -110,7 +110,8 @@ class AbstractReader {
 
   void take_text(std::string_view raw) {
     if (inside_ == Inside::title) {
-      if (title_.size() < kTitleBytes) decode(raw.substr(0, kTitleBytes), title_);
+      if (title_.size() < kTitleBytes) decode(raw, title_);
+      if (title_.size() > kTitleBytes) title_.resize(kTitleBytes);
     } else if (inside_ == Inside::abstract) {
       decode(raw, abstract_);
       if (abstract_.size() >= kHeadBytes) hand_on();
@@ -161,7 +162,7 @@ class AbstractReader {
   // The abstract so far, preceded by the title when it begins.
   void hand_on() {
     if (!started_ && !dropped_) {
-      const bool empty = is_blank_text(abstract_);
+      const bool empty = is_blank_text(std::string_view(abstract_).substr(0, kHeadBytes));
       dropped_ = empty || is_markup(abstract_);
       if (dropped_) return sink_.skip(empty ? "empty" : "markup");
       started_ = true;

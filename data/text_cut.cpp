@@ -27,10 +27,13 @@ bool after_han(std::string_view text, std::size_t at) {
 }
 
 // ASCII punctuation that is not case-ignorable (a sigma looks past those), and not the edge of "[UNK]" and
-// its like, which are special when they stand alone.
+// its like, which are special when they stand alone: characters that are dropped do not part them from it.
 bool after_punctuation(std::string_view text, std::size_t at) {
   constexpr std::string_view kMarks = "!\"#$%&()*+,-/;<=>?@\\_{|}~";
-  return kMarks.find(text[at - 1]) != kMarks.npos && (at == text.size() || text[at] != '[');
+  if (at == text.size() || kMarks.find(text[at - 1]) == kMarks.npos || text[at] == '[') return false;
+  const std::string_view next = text.substr(at, utf8_length(text[at]));
+  const char* start = next.data();
+  return is_well_formed(next) && (class_of(next_code_point(start)) & char_class::kDropped) == 0;
 }
 
 bool keeps_phrases(std::string_view text, std::size_t at, const Converter* converter) {

@@ -213,7 +213,7 @@ TEST_CASE("checkpoint: tensors that are missing or unknown, checksums and kinds 
   sums.erase("embed");
   rewrite(path, other, same, {{"crc32", sums.dump()}});
   check_refused(other, model, "no checksum for the tensor embed");
-  for (const char* damaged : {"", "{", "{\"embed\":\"x\"}"}) {
+  for (const char* damaged : {"", "{", "[1]", "{\"embed\":\"x\"}", "{\"embed\":-1}", "{\"embed\":1e300}"}) {
     rewrite(path, other, same, {{"crc32", damaged}});
     check_refused(other, model, "list of checksums is damaged");
   }

@@ -95,6 +95,8 @@ TEST_CASE("cli: sizes with k, M and G") {
   CHECK(size("1.5K") == 1536);
   CHECK(size("2G") == std::int64_t(2) << 30);
   CHECK(size("9007199254740992") == most);
+  CHECK(tools::parse_size("-t", "4611686018427387904", 1, INT64_MAX) == std::int64_t(1) << 62);
+  check_refused([] { tools::parse_size("-t", "9223372036854775807", 1, INT64_MAX); }, "expected a count");
   for (const char* bad :
        {"", "k", "0", "-1", "1kk", "1T", "1 k", "nan", "inf", "infk", "9007199254740994", "1e300G"})
     check_refused([&] { size(bad); }, fmt::format("-t {}: expected a count", bad));

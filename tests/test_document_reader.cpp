@@ -125,6 +125,11 @@ TEST_CASE("documents: abstract dump, hostile") {
   }();
   CHECK(texts(read_text("<feed>\n" + doc("A", big))) == Texts{"A\n" + big});
   CHECK(texts(read_text("<feed>\n" + doc("A", entities))) == Texts{"A\n" + std::string(40'000, '&')});
+  // What is too long ends at the same place for every window.
+  const std::string title = entities.substr(0, 5 * 2000) + std::string(5000, 't');
+  CHECK(texts(read_text("<feed>\n" + doc(title, "x"))) ==
+        Texts{std::string(2000, '&') + std::string(2096, 't') + "\nx"});
+  CHECK(read_text("<feed>\n" + doc("A", std::string(70'000, ' ') + "x")).skipped == Skipped{{"empty", 1}});
   // A limit cuts the second document; that is no damage.
   const std::string two = "<feed>\n" + doc("A", "x") + doc("B", "y");
   const Collector limited = read_text(two, {}, two.size() - 10);

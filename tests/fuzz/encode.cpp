@@ -26,9 +26,9 @@ struct Tools {
   std::vector<std::unique_ptr<data::WordPiece>> vocabularies;  // [cased, lower]
 };
 
-std::string converted(const Tools& tools, std::string_view bytes) {
+std::string converted(const data::Converter* converter, std::string_view bytes) {
   const std::string text = data::repair_utf8(bytes);
-  return tools.converter ? tools.converter->convert(text) : text;
+  return converter != nullptr ? converter->convert(text) : text;
 }
 
 void check_repair(std::string_view bytes, std::size_t piece, const std::string& repaired) {
@@ -44,14 +44,16 @@ void check_repair(std::string_view bytes, std::size_t piece, const std::string& 
 
 }  // namespace
 
-// The first byte: bit 0 lower-cases, the others give sizes of pieces. Then text of any kind.
+// The first byte: bit 0 lower-cases, bit 1 converts, and its size gives sizes of pieces. Then text of any
+// kind.
 bool encode(Bytes bytes) {
   static const Tools tools;
   const Chosen chosen(bytes);
   const std::string_view text = text_of(chosen.rest);
   const data::WordPiece& vocabulary = *tools.vocabularies[chosen.choice % 2];
   check_repair(text, 1 + chosen.choice / 2 % 8, data::repair_utf8(text));
-  const std::string simplified = converted(tools, text);
+  const data::Converter* converter = tools.converter && chosen.choice & 2 ? &*tools.converter : nullptr;
+  const std::string simplified = converted(converter, text);
   hold(data::is_well_formed(simplified), "converted text is well-formed");
 
   std::vector<std::uint32_t> ids;
@@ -64,13 +66,13 @@ bool encode(Bytes bytes) {
   // A part of the text is cut as a stream would, before the rest of it is in sight.
   const std::string_view seen = text.substr(0, text.size() - text.size() * (chosen.choice / 2) / 256);
   if (seen.empty()) return true;
-  const data::Converter* converter = tools.converter ? &*tools.converter : nullptr;
   const std::size_t cut = data::safe_cut(seen, converter);
   hold(cut > 0 && cut <= seen.size(), "a cut in the text");
-  if (seen[cut - 1] != '\n' && cut == data::whole_characters(seen)) return true;  // there was no safe place
+  const bool behind_blank = std::string_view(" \t\n").find(seen[cut - 1]) != std::string_view::npos;
+  if (!behind_blank && cut >= data::whole_characters(seen)) return true;  // there was no safe place
   std::vector<std::uint32_t> parts;
-  vocabulary.encode(converted(tools, text.substr(0, cut)), parts);
-  vocabulary.encode(converted(tools, text.substr(cut)), parts);
+  vocabulary.encode(converted(converter, text.substr(0, cut)), parts);
+  vocabulary.encode(converted(converter, text.substr(cut)), parts);
   hold(parts == ids, "the same ids for two parts");
   return true;
 }
