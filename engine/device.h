@@ -22,8 +22,8 @@ struct Device {
   bool operator==(const Device&) const = default;
 };
 
-int cuda_device_count() noexcept;  // 0 without nvcc, a driver or a card
-std::string device_name(Device);   // "cpu, 2 threads" or the card's name
+int cuda_device_count() noexcept;   // 0 without nvcc, a driver or a card
+std::string device_name(Device);    // "cpu, 2 threads" or the card's name
 void use_cpu_threads(int threads);  // for OpenMP and BLAS
 // "auto", "cpu", "cuda", "cuda:3". auto is the CPU. Throws Error(usage) for anything else,
 // DeviceError(gpu) for a card that is not there.

@@ -21,18 +21,10 @@ enum class Exit : int {
   gpu = 9,
 };
 
-// `text` with a blank for each control character: names and values out of a damaged file may hold line ends
-// and terminal sequences.
-inline std::string one_line(std::string text) {
-  for (char& c : text)
-    if ((c >= 0 && c < ' ') || c == 0x7F) c = ' ';
-  return text;
-}
-
-// What a user can fix. what() is one line: what was given, what was expected, what to do.
+// What a user can fix. what() is one line: what was given, what was expected, what to do. It may quote names
+// and values out of a damaged file: who prints it escapes what would break the line (tools/console.h).
 struct Error : std::runtime_error {
-  explicit Error(const std::string& what, Exit code = Exit::failure)
-      : std::runtime_error(one_line(what)), code(code) {}
+  explicit Error(const std::string& what, Exit code = Exit::failure) : std::runtime_error(what), code(code) {}
   Exit code;
 };
 

@@ -188,7 +188,8 @@ __device__ inline float importance_of(const CompressedBackward& p, std::int64_t 
   return 0;
 }
 
-template <class L, int R> __global__ void __launch_bounds__(kThreads, 2) backward_queries(CompressedBackward p) {
+template <class L, int R> __global__ void __launch_bounds__(kThreads, 2)
+    backward_queries(CompressedBackward p) {
   using T = typename L::T;
   const auto& s = p.shape;
   const std::int64_t tiles = (s.length + R - 1) / R, tile = global_warp(), unit = tile / tiles;

@@ -224,11 +224,12 @@ std::string to_json(const TrainFlags& flags) {
 
 TrainFlags flags_from_json(std::string_view text, const std::string& where) {
   TrainFlags flags;
-  std::string damage;
+  std::string damage, name_read;
   try {
     const json j = engine::parse_json(text, where);
     std::vector<std::string> arguments;
     each_kept(flags, [&](const char* name, const auto& unset) {
+      name_read = name;
       std::decay_t<decltype(unset)> value{};
       engine::read_field(j, name, value, where);
       if (value == unset) return;
@@ -242,7 +243,7 @@ TrainFlags flags_from_json(std::string_view text, const std::string& where) {
     app.parse(arguments);
     model::find_preset(flags.preset);
   } catch (const json::exception& e) {
-    damage = e.what();
+    damage = fmt::format("{}: {}", name_read, e.what());
   } catch (const CLI::ParseError& e) {
     damage = e.what();
   } catch (const engine::Error& e) {

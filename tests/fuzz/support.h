@@ -11,6 +11,7 @@
 #include "data/document_reader.h"
 #include "engine/error.h"
 #include "tests/fuzz/targets.h"
+#include "tools/format.h"
 
 namespace tests::fuzz {
 
@@ -30,7 +31,7 @@ template <class F> bool taken(F&& parse) {
     parse();
     return true;
   } catch (const engine::Error& error) {
-    hold_one_line(error.what());
+    hold_one_line(tools::printable(error.what()));
     return false;
   }
 }
