@@ -17,5 +17,6 @@ struct CrossEntropy {
 };
 Cost cost(const CrossEntropy&);
 Status run(Cpu, const CrossEntropy&) noexcept;
+Status run(Cuda, const CrossEntropy&) noexcept;
 
 }  // namespace k

@@ -29,8 +29,12 @@ Cost cost(const GeluBackward&);
 Cost cost(const SwiGluForward&);
 Cost cost(const SwiGluBackward&);
 Status run(Cpu, const GeluForward&) noexcept;
+Status run(Cuda, const GeluForward&) noexcept;
 Status run(Cpu, const GeluBackward&) noexcept;
+Status run(Cuda, const GeluBackward&) noexcept;
 Status run(Cpu, const SwiGluForward&) noexcept;
+Status run(Cuda, const SwiGluForward&) noexcept;
 Status run(Cpu, const SwiGluBackward&) noexcept;
+Status run(Cuda, const SwiGluBackward&) noexcept;
 
 }  // namespace k
