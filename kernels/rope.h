@@ -40,7 +40,10 @@ Cost cost(const RopeTable&);
 Cost cost(const SplitHeads&);
 Cost cost(const MergeHeads&);
 Status run(Cpu, const RopeTable&) noexcept;
+Status run(Cuda, const RopeTable&) noexcept;
 Status run(Cpu, const SplitHeads&) noexcept;
+Status run(Cuda, const SplitHeads&) noexcept;
 Status run(Cpu, const MergeHeads&) noexcept;
+Status run(Cuda, const MergeHeads&) noexcept;
 
 }  // namespace k
