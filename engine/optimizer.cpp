@@ -36,6 +36,7 @@ void AdamW::step(Context& context, std::int64_t step, double learning_rate) {
       k::SumSquares{
           .sum = doubles(sum_), .partial = doubles(partial_), .x = store_.grads(), .count = store_.total()});
   context.launch("adamw", k::AdamW{.value = store_.values().out(),
+                                   .master = nullptr,
                                    .m = m_.f32(),
                                    .v = v_.f32(),
                                    .grad = store_.grads().f32(),
