@@ -17,11 +17,14 @@ struct State {
     value.assign(x.begin(), x.end());
   }
 
-  void step(int number, float clip, std::int64_t decayed, double sum_of_squares) {
+  // With `rounded`, value is the master of these bf16 values.
+  void step(int number, float clip, std::int64_t decayed, double sum_of_squares,
+            std::vector<k::bf16>* rounded = nullptr) {
     const k::AdamWScalars scalars{.learning_rate = 3e-3f,
                                   .correction1 = float(1 - std::pow(double(0.9f), number)),
                                   .correction2 = float(1 - std::pow(double(0.95f), number))};
-    const k::AdamW p{.value = {value.data()},
+    const k::AdamW p{.value = rounded ? k::Out{rounded->data(), k::DType::bf16} : k::Out{value.data()},
+                     .master = rounded ? value.data() : nullptr,
                      .m = m.data(),
                      .v = v.data(),
                      .grad = grad.data(),
@@ -113,4 +116,31 @@ TEST_CASE("AdamW: the same bits for any number of threads") {
   };
   CHECK(tests::same_bits(run(1), run(2)));
   CHECK(tests::same_bits(run(1), run(3)));
+}
+
+TEST_CASE("AdamW: bf16 values are the rounded fp32 master, which moves as fp32 values do") {
+  for (std::int64_t count : {1, 33, 40001}) {
+    State alone(count), with_copy(count);
+    std::vector<k::bf16> rounded(std::size_t(count), k::bf16(std::nanf("")));
+    for (int step = 1; step <= 3; step++) {
+      alone.draw_gradient(step), with_copy.draw_gradient(step);
+      const double sum = alone.sum_of_squares();
+      alone.step(step, 0.5f, count / 2, sum);
+      with_copy.step(step, 0.5f, count / 2, sum, &rounded);
+      REQUIRE(tests::same_bits(with_copy.value, alone.value));
+      for (std::size_t i = 0; i < rounded.size(); i++)
+        REQUIRE(rounded[i].bits == k::bf16(alone.value[i]).bits);
+    }
+  }
+}
+
+TEST_CASE("AdamW refuses bf16 values without a master and fp32 values with one") {
+  float master = 1;
+  double sum = 0;
+  k::AdamW p{};
+  p.sum_of_squares = &sum;
+  p.value = {&master, k::DType::bf16};
+  CHECK(!run(k::Cpu{}, p).ok());
+  p.value = {&master}, p.master = &master;
+  CHECK(!run(k::Cpu{}, p).ok());
 }
