@@ -19,6 +19,12 @@ constexpr std::size_t kBufferBytes = 1 << 20;
 
 }  // namespace
 
+void fail_output() {
+  if (errno == EPIPE) throw OutputClosed();
+  engine::fail(engine::Exit::io, "standard output: writing failed: {}; free some space and run again",
+               std::strerror(errno));
+}
+
 // A write() of more than PIPE_BUF to a pipe that has room for less would wait for its reader, deaf to
 // signals.
 void write_to_stdout(std::string_view text, const std::function<void()>& poll) {
@@ -28,10 +34,7 @@ void write_to_stdout(std::string_view text, const std::function<void()>& poll) {
     if (::poll(&wanted, 1, 100) <= 0) continue;
     const ssize_t n = ::write(STDOUT_FILENO, text.data(), std::min<std::size_t>(text.size(), PIPE_BUF));
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-    if (n < 0 && errno == EPIPE) throw OutputClosed();
-    engine::require(n >= 0, engine::Exit::io,
-                    "standard output: writing failed: {}; free some space and run again",
-                    std::strerror(errno));
+    if (n < 0) fail_output();
     text.remove_prefix(static_cast<std::size_t>(n));
   }
 }

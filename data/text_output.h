@@ -12,6 +12,8 @@ namespace data {
 
 struct OutputClosed {};  // thrown when the reader of standard output has gone
 
+// For an error of writing to standard output (errno): throws OutputClosed, Error(io).
+[[noreturn]] void fail_output();
 // Unbuffered. `poll` is called often while standard output takes nothing, and may throw to give up. Throws
 // OutputClosed, Error(io).
 void write_to_stdout(std::string_view text, const std::function<void()>& poll);

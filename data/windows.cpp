@@ -36,8 +36,9 @@ std::uint64_t permuted(std::uint64_t index, std::uint64_t count, std::uint64_t s
 void Windows::read(std::uint64_t w, std::span<std::int32_t> ids, std::span<std::int32_t> targets) const {
   const std::uint64_t from = first_ + w * length_;
   const std::uint64_t count = std::min(length_, last_ - 1 - from);  // targets that exist
-  file_.read(from, ids.first(count));
+  file_.read(from, ids.first(1));
   file_.read(from + 1, targets.first(count));
+  std::ranges::copy(targets.first(count - 1), ids.begin() + 1);
   std::ranges::fill(ids.subspan(count), 0);
   std::ranges::fill(targets.subspan(count), -1);
 }

@@ -30,7 +30,6 @@ class Profile {
   }
   // By op name; the names are those given to Context::launch, which are literals.
   const std::map<std::string_view, Total>& totals() const noexcept { return totals_; }
-  void clear() noexcept { totals_.clear(); }
 
  private:
   std::map<std::string_view, Total> totals_;

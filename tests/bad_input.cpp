@@ -4,7 +4,6 @@
 #include <cstring>
 #include <sstream>
 
-#include "data/utf8.h"
 #include "engine/container.h"
 #include "tests/trained_model.h"
 
@@ -111,20 +110,6 @@ void Scene::flipped_copy(const std::string& from, const std::string& to) const {
   char& byte = bytes[8 + header + (bytes.size() - 8 - header) / 2 / 8 * 8];
   byte = static_cast<char>(byte ^ 1);
   write_file(folder_ / to, bytes);
-}
-
-void check_one_line(const Ran& ran, const std::string& program, int code,
-                    const std::vector<std::string>& words) {
-  CAPTURE(ran.err);
-  CHECK(ran.code == code);
-  CHECK(ran.err.starts_with(program + ": "));
-  CHECK(ran.err.ends_with('\n'));
-  CHECK(std::ranges::count(ran.err, '\n') == 1);
-  CHECK(ran.err.size() <= 540);
-  CHECK(data::is_well_formed(ran.err));
-  const bool no_controls = std::ranges::all_of(ran.err, [](char c) { return c == '\n' || (c & 0xe0) != 0; });
-  CHECK(no_controls);
-  for (const std::string& word : words) CHECK_MESSAGE(ran.err.find(word) != std::string::npos, word);
 }
 
 std::vector<ListedFlag> listed_flags(const std::string& program) {

@@ -47,10 +47,6 @@ class Scene {
   TempDir folder_;
 };
 
-// That `ran` is one bounded line of printable UTF-8 from `program` holding all `words`.
-void check_one_line(const Ran& ran, const std::string& program, int code,
-                    const std::vector<std::string>& words);
-
 // The flags of `program --help` (or "program command"): long names and what is printed for their value.
 struct ListedFlag {
   std::string name, value;  // value: N, X, N[kMG], a|b, FILE, ...; "[" where it is optional, empty for none

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +11,8 @@
 #include <map>
 #include <sstream>
 #include <stdexcept>
+
+#include "data/utf8.h"
 
 namespace tests {
 namespace fs = std::filesystem;
@@ -98,6 +101,20 @@ Ran run_command(const std::string& command) {
   ran.out = read_file(temp / "out");
   ran.err = read_file(temp / "err");
   return ran;
+}
+
+void check_one_line(const Ran& ran, const std::string& program, int code,
+                    const std::vector<std::string>& words) {
+  CAPTURE(ran.err);
+  CHECK(ran.code == code);
+  CHECK(ran.err.starts_with(program + ": "));
+  CHECK(ran.err.ends_with('\n'));
+  CHECK(std::ranges::count(ran.err, '\n') == 1);
+  CHECK(ran.err.size() <= 540);
+  CHECK(data::is_well_formed(ran.err));
+  const bool no_controls = std::ranges::all_of(ran.err, [](char c) { return c == '\n' || (c & 0xe0) != 0; });
+  CHECK(no_controls);
+  for (const std::string& word : words) CHECK_MESSAGE(ran.err.find(word) != std::string::npos, word);
 }
 
 std::string program(const std::string& name) {

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 namespace tests {
 
@@ -42,6 +43,9 @@ struct Ran {  // a program's end
 };
 // Runs a shell command line with stdin closed; code is the exit status (128 + signal if killed).
 Ran run_command(const std::string& command);
+// That `ran` is one bounded line of printable UTF-8 from `program` holding all `words`.
+void check_one_line(const Ran& ran, const std::string& program, int code,
+                    const std::vector<std::string>& words);
 // The program `name` as built beside this test binary's tree (the repository root for BUILD=build), quoted
 // for a shell.
 std::string program(const std::string& name);

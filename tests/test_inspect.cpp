@@ -19,11 +19,6 @@ Ran inspect(const std::string& arguments) {
 
 std::string quoted(const fs::path& path) { return "'" + path.string() + "'"; }
 
-bool one_line(const Ran& ran) {
-  return ran.err.starts_with("inspect: ") && std::ranges::count(ran.err, '\n') == 1 &&
-         ran.err.ends_with('\n');
-}
-
 void write_tokens(const fs::path& path) {
   const data::WordPiece tokenizer({"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"}, true, "test");
   data::TokenFileWriter out(path, tokenizer, false, {data::Split::Rule::tail, 0.5});
@@ -87,9 +82,7 @@ TEST_CASE("inspect: verify finds a changed byte") {
     changed[at] = static_cast<char>(changed[at] ^ 1);
     tests::write_file(dir / "changed", changed);
     const Ran bad = inspect("verify " + quoted(dir / "changed"));
-    CHECK(bad.code == code);
-    CHECK(one_line(bad));
-    CHECK(bad.err.find("CRC-32") != std::string::npos);
+    tests::check_one_line(bad, "inspect", code, {"CRC-32"});
     tests::write_file(dir / "changed", changed.substr(0, changed.size() - 2));
     CHECK(inspect("verify " + quoted(dir / "changed")).code == code);
     CHECK(inspect("info " + quoted(dir / "changed")).code == code);
@@ -104,9 +97,7 @@ TEST_CASE("inspect: verify finds a changed vocabulary, info shows no control byt
   changed.back() = 'c';
   tests::write_file(dir / "x", changed);
   const Ran bad = inspect("verify " + quoted(dir / "x"));
-  CHECK(bad.code == 3);
-  CHECK(one_line(bad));
-  CHECK(bad.err.find("SHA-256") != std::string::npos);
+  tests::check_one_line(bad, "inspect", 3, {"SHA-256"});
 
   engine::ContainerWriter hostile;
   hostile.set("note", "\x1b[2Jone\ntwo");
@@ -139,8 +130,7 @@ TEST_CASE("inspect: usage and bad files") {
   for (const auto& [arguments, code] : rows) {
     CAPTURE(arguments);
     const Ran ran = inspect(arguments);
-    CHECK(ran.code == code);
+    tests::check_one_line(ran, "inspect", code, {});
     CHECK(ran.out == "");
-    CHECK_MESSAGE(one_line(ran), ran.err);
   }
 }

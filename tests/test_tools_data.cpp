@@ -22,10 +22,6 @@ std::size_t files_in(const fs::path& folder) {
   return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), {}));
 }
 
-bool one_line(const std::string& text, const std::string& name) {
-  return text.starts_with(name + ": ") && text.ends_with('\n') && std::ranges::count(text, '\n') == 1;
-}
-
 std::vector<std::int32_t> ids_of(const fs::path& path) {
   const data::TokenFile file(path);
   std::vector<std::int32_t> ids(file.size());
@@ -77,10 +73,8 @@ void check_rows(const Files& files, const std::string& name, const std::vector<R
   for (const Row& row : rows) {
     CAPTURE(row.arguments);
     const Ran ran = run_command(program(name) + " " + row.arguments);
-    CHECK(ran.code == row.code);
+    tests::check_one_line(ran, name, row.code, {row.says});
     CHECK(ran.out == "");
-    CHECK_MESSAGE(one_line(ran.err, name), ran.err);
-    CHECK_MESSAGE(ran.err.find(row.says) != std::string::npos, ran.err);
     CHECK(files_in(files.out.path()) == 0);
     CHECK(files_in(files.in.path()) == before);
   }
@@ -281,8 +275,7 @@ TEST_CASE("tools: prepare ends at signals and closed pipes") {
       // The input stays open, so the output is begun when the signal comes.
       const Ran ran =
           run_command("( printf 'abc\\n\\nabc\\n\\n'; sleep 0.4 ) | " + stopped + mode + "-" + target);
-      CHECK(ran.code == code);
-      CHECK_MESSAGE(one_line(ran.err, "prepare"), ran.err);
+      tests::check_one_line(ran, "prepare", code, {});
       CHECK(files_in(files.out.path()) == 0);
     }
     const Ran ran = run_command("( " + stopped + "--raw --text -o - " + files.path("lines") +

@@ -24,7 +24,7 @@ Command add_data(CLI::App& app, tools::BenchDataOptions& options) {
   tools::add_size(*data, "--bytes", options.bytes, 1, std::int64_t{1} << 40, "unpacked text, at least");
   tools::add_integer(*data, "--threads", options.threads, 1, 1024, "threads of the last row");
   tools::add_integer(*data, "--repeats", options.repeats, 1, 1000, "the best of so many counts");
-  return {data, [&options] { return tools::bench_data(options); }};
+  return {data, [&options] { return tools::bench_data(options), 0; }};
 }
 
 Command add_cpu(CLI::App& app, tools::BenchCpu& options) {

@@ -9,7 +9,8 @@
 #include "engine/rng.h"
 #include "model/trainer.h"
 #include "tools/cli.h"
-#include "tools/train_log.h"
+#include "tools/console.h"
+#include "tools/format.h"
 
 namespace tools {
 namespace {
@@ -89,23 +90,23 @@ void print_ops(const StepTimes& times, const Ceilings& ceilings) {
                                                                        times.profile.totals().end());
   std::sort(ops.begin(), ops.end(),
             [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
-  say("{:<30} {:>6} {:>9} {:>7} {:>9} {:>7} {:>7} {:>7}\n", "op", "calls", "ms", "% step", "GFLOP/s",
-      "% gemm", "GB/s", "% mem");
+  print("{:<30} {:>6} {:>9} {:>7} {:>9} {:>7} {:>7} {:>7}\n", "op", "calls", "ms", "% step", "GFLOP/s",
+        "% gemm", "GB/s", "% mem");
   const double steps = double(times.profiled);
   for (const auto& [name, total] : ops) {
     const double rate = total.cost.flops / total.seconds, traffic = total.cost.bytes / total.seconds;
-    say("{:<30} {:>6} {:>9.2f} {:>7.1f} {:>9.1f} {:>7.1f} {:>7.1f} {:>7.1f}\n", name,
-        total.launches / times.profiled, 1e3 * total.seconds / steps,
-        100 * total.seconds / steps / times.seconds, rate / 1e9, 100 * rate / ceilings.flops, traffic / 1e9,
-        100 * traffic / ceilings.bytes);
+    print("{:<30} {:>6} {:>9.2f} {:>7.1f} {:>9.1f} {:>7.1f} {:>7.1f} {:>7.1f}\n", name,
+          total.launches / times.profiled, 1e3 * total.seconds / steps,
+          100 * total.seconds / steps / times.seconds, rate / 1e9, 100 * rate / ceilings.flops, traffic / 1e9,
+          100 * traffic / ceilings.bytes);
   }
 }
 
 void print_step(const char* name, const BenchCpu& options, const StepTimes& times, const Ceilings& ceilings) {
   const double tokens = double(options.batch * options.length);
   const double rate = times.flops_per_token * tokens / times.seconds;
-  say("step, {:<23} {:>9.1f} ms, {} tok/s, {:.1f} GFLOP/s = {:.1f} % of sgemm\n", name, 1e3 * times.seconds,
-      with_commas(std::int64_t(tokens / times.seconds)), rate / 1e9, 100 * rate / ceilings.flops);
+  print("step, {:<23} {:>9.1f} ms, {} tok/s, {:.1f} GFLOP/s = {:.1f} % of sgemm\n", name, 1e3 * times.seconds,
+        with_commas(std::int64_t(tokens / times.seconds)), rate / 1e9, 100 * rate / ceilings.flops);
 }
 
 }  // namespace
@@ -116,11 +117,11 @@ void bench_cpu(const BenchCpu& options) {
   config.vocab = options.vocab;
   config.context = options.length;
   config.validate();
-  say("bench cpu: {}; preset {}, {} x {} tokens, vocabulary {}\n", engine::device_name({}), options.preset,
-      options.batch, options.length, with_commas(options.vocab));
+  print("bench cpu: {}; preset {}, {} x {} tokens, vocabulary {}\n", engine::device_name({}), options.preset,
+        options.batch, options.length, with_commas(options.vocab));
   const Ceilings ceilings = measure_ceilings();
-  say("ceilings: sgemm {:.1f} GFLOP/s, memory {:.1f} GB/s (best of 5)\n", ceilings.flops / 1e9,
-      ceilings.bytes / 1e9);
+  print("ceilings: sgemm {:.1f} GFLOP/s, memory {:.1f} GB/s (best of 5)\n", ceilings.flops / 1e9,
+        ceilings.bytes / 1e9);
   const StepTimes times = time_steps(options, config);
   print_ops(times, ceilings);
   const bool sparse = config.attention == model::Attention::nsa;
@@ -129,7 +130,7 @@ void bench_cpu(const BenchCpu& options) {
   config.attention = model::Attention::dense;
   const StepTimes dense = time_steps(options, config);
   print_step("dense attention", options, dense, ceilings);
-  say("sparse / dense: {:.2f}\n", times.seconds / dense.seconds);
+  print("sparse / dense: {:.2f}\n", times.seconds / dense.seconds);
 }
 
 }  // namespace tools

@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -23,12 +21,12 @@
 #include "data/interrupt.h"
 #include "data/prepare.h"
 #include "data/t2s.h"
-#include "data/text_output.h"
 #include "data/utf8.h"
 #include "data/wordpiece.h"
 #include "engine/durable_file.h"
 #include "engine/error.h"
 #include "tools/bench_text.h"
+#include "tools/console.h"
 
 namespace tools {
 namespace {
@@ -144,13 +142,6 @@ void write(const std::string& name, std::string_view bytes) {
   engine::DurableFile file(name);
   file.write(std::as_bytes(std::span(bytes)));
   file.commit();
-}
-
-template <class... Values> void print(fmt::format_string<Values...> format, Values&&... values) {
-  const std::string line = fmt::format(format, std::forward<Values>(values)...);
-  if (std::fputs(line.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return;
-  if (errno == EPIPE) throw data::OutputClosed();
-  engine::fail(Exit::io, "standard output: {}", std::strerror(errno));
 }
 
 std::string processor() {
@@ -330,17 +321,6 @@ class DataBench {
 
 }  // namespace
 
-int bench_data(const BenchDataOptions& options) {
-  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is then an error of fflush()
-  try {
-    DataBench(options).run();
-    return 0;
-  } catch (const data::OutputClosed&) {
-    return 0;
-  } catch (const data::Interrupted& stop) {
-    fmt::print(stderr, "bench: stopped by a signal\n");
-    return 128 + stop.signal;
-  }
-}
+void bench_data(const BenchDataOptions& options) { DataBench(options).run(); }
 
 }  // namespace tools

@@ -15,7 +15,7 @@ struct BenchDataOptions {
 };
 
 // Prints a table to stdout. Works in a temporary folder that is gone afterwards; needs about five times
-// `bytes` of memory and twice of disk. Returns the exit code. Throws Error as `prepare` does.
-int bench_data(const BenchDataOptions&);
+// `bytes` of memory and twice of disk. Throws what data::prepare() throws.
+void bench_data(const BenchDataOptions&);
 
 }  // namespace tools

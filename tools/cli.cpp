@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <new>
 #include <numeric>
@@ -14,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "data/interrupt.h"
 #include "data/text_output.h"
 #include "engine/device.h"
 #include "tools/console.h"
@@ -153,6 +155,9 @@ int run_tool(std::string program, std::string about, int argc, char** argv,
     return body();
   } catch (const data::OutputClosed&) {
     return 0;
+  } catch (const data::Interrupted& stop) {
+    complain(program, "stopped by a signal");
+    return 128 + stop.signal;
   } catch (const engine::Error& error) {
     return say(error.what(), error.code);
   } catch (const std::bad_alloc&) {
@@ -258,6 +263,12 @@ CLI::Option* refuse_empty(CLI::Option* option) {
   return option->check([](const std::string& text) -> std::string {
     return text.empty() ? "an empty name was given, expected one" : "";
   });
+}
+
+bool is_bare_number(const std::string& file) {
+  std::error_code error;  // a name that may not be looked at does not exist
+  return !file.empty() && file.find_first_not_of("0123456789.") == file.npos &&
+         !std::filesystem::exists(file, error);
 }
 
 int default_threads() {

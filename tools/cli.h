@@ -17,6 +17,7 @@ using Body = std::function<int()>;
 // Parses the command line and runs the program: `setup` declares flags and returns what to run after parsing.
 // Every engine::Error becomes one line on stderr, "program: what", and its exit code; --help and --version
 // print and return 0, as does a program whose reader has gone (data::OutputClosed).
+// A signal (data::Interrupted) is a line and 128 + its number.
 int run_tool(std::string program, std::string about, int argc, char** argv,
              const std::function<Body(CLI::App&)>& setup);
 
@@ -46,6 +47,10 @@ CLI::Option* refuse_empty(CLI::Option*);
 
 int default_threads();           // OMP_NUM_THREADS, else min(affinity, cgroup quota)
 void use_threads(std::int64_t);  // for OpenMP and BLAS; 0: default_threads()
+
+// A flag's value that is a number where a file is due, and no file of that name exists: most likely another
+// flag was meant.
+bool is_bare_number(const std::string& file);
 
 // The known word nearest to `given`, or empty when none is near.
 std::string nearest(std::string_view given, const std::vector<std::string>& known);

@@ -3,22 +3,13 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <csignal>
-#include <cstring>
 
 #include "data/text_output.h"
-#include "engine/error.h"
 #include "tools/format.h"
 
 namespace tools {
 namespace {
-
-[[noreturn]] void fail_out() {
-  if (errno == EPIPE) throw data::OutputClosed();
-  engine::fail(engine::Exit::io, "standard output: writing failed: {}; free some space and run again",
-               std::strerror(errno));
-}
 
 bool inside_character(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 
@@ -46,11 +37,11 @@ void guard_standard_streams() {
 }
 
 void write_out(std::string_view text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) fail_out();
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) data::fail_output();
 }
 
 void flush_out() {
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) fail_out();
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) data::fail_output();
 }
 
 void complain(std::string_view program, std::string_view what) {

@@ -16,6 +16,11 @@ void guard_standard_streams();
 // Appends to stdout. Throws data::OutputClosed when the reader has gone, Error(io) otherwise.
 void write_out(std::string_view text);
 void flush_out();  // fails for whatever was written to stdout before, too
+// Shown at once; fails like both.
+template <class... A> void print(fmt::format_string<A...> format, A&&... a) {
+  write_out(fmt::format(format, std::forward<A>(a)...));
+  flush_out();
+}
 
 // On stderr. Nobody may be there to read it, so a failure is no error.
 template <class... A> void note(fmt::format_string<A...> format, A&&... a) {

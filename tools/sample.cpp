@@ -77,9 +77,8 @@ void end_line() {
 }
 
 int generate(const Flags& f) {
-  require(f.checkpoint.find_first_not_of("0123456789.") != std::string::npos ||
-              std::ifstream(f.checkpoint).good(),
-          Exit::usage, "-c {}: expected a checkpoint made by ./train_gpt, got a number", f.checkpoint);
+  require(!tools::is_bare_number(f.checkpoint), Exit::usage,
+          "-c {}: expected a checkpoint made by ./train_gpt, got a number", f.checkpoint);
   tools::use_threads(f.threads);
   const engine::Checkpoint checkpoint(f.checkpoint);
   const auto tokenizer = data::deserialize_tokenizer(checkpoint.tokenizer(), f.checkpoint);
@@ -167,12 +166,7 @@ tools::Body set_up(CLI::App& app, Flags& f) {
       if (app.count("--top-p") == 0) f.sampler.top_p = 1;
       if (app.count("--min-p") == 0) f.sampler.min_p = 0;
     }
-    try {
-      return generate(f);
-    } catch (const data::Interrupted& stop) {
-      tools::complain("sample", "stopped by a signal");
-      return 128 + stop.signal;
-    }
+    return generate(f);
   };
 }
 

@@ -7,7 +7,6 @@
 #include "tools/console.h"
 #include "tools/train_flags.h"
 #include "tools/train_run.h"
-#include "tools/train_state.h"
 
 namespace {
 
@@ -16,10 +15,6 @@ using engine::fail;
 using engine::require;
 using tools::Resume;
 using tools::TrainFlags;
-
-bool is_number(const std::string& text) {
-  return !text.empty() && text.find_first_not_of("0123456789.") == text.npos;
-}
 
 // Parses the command line once more over the flags that the checkpoint kept: what is stated wins.
 TrainFlags over(TrainFlags base, int argc, char** argv) {
@@ -63,21 +58,22 @@ void check_outputs(const TrainFlags& flags) {
   check("--log", log, flags.out);
 }
 
-std::unique_ptr<engine::Checkpoint> open_resumed(const TrainFlags& flags) {
-  if (flags.resume == Resume::no) return nullptr;
+std::optional<tools::Resumed> open_resumed(const TrainFlags& flags) {
+  if (flags.resume == Resume::no) return std::nullopt;
   if (!exists(flags.out)) {
     require(flags.resume == Resume::automatic, Exit::checkpoint,
             "--resume: there is no {}; name the checkpoint with -o, or use --resume=auto to start where "
             "there is none",
             flags.out);
     tools::say("resume: no {}, starting anew\n", flags.out);
-    return nullptr;
+    return std::nullopt;
   }
   auto checkpoint = std::make_unique<engine::Checkpoint>(flags.out);
   require(checkpoint->has_optimizer(), Exit::checkpoint,
           "{}: holds weights only, nothing to --resume; start from it with --init-from, and -o another file",
           flags.out);
-  return checkpoint;
+  auto saved = tools::saved_state_from_json(checkpoint->state(), checkpoint->path());
+  return tools::Resumed{std::move(checkpoint), std::move(saved)};
 }
 
 // Says so where a resumed run is finished, or has come as far as --stop-at.
@@ -104,16 +100,12 @@ int train(TrainFlags flags, int argc, char** argv) {
   require(flags.resume != Resume::required || flags.init_from.empty(), Exit::usage,
           "--resume and --init-from exclude each other: the first continues a run, the second starts one");
   auto resumed = open_resumed(flags);
-  tools::SavedState saved;
-  if (resumed) {
-    saved = tools::saved_state_from_json(resumed->state(), resumed->path());
-    flags = over(saved.flags, argc, argv);
-  }
+  if (resumed) flags = over(resumed->saved.flags, argc, argv);
   tools::use_threads(flags.threads);
   const bool planning = flags.plan_only || flags.dry_run;  // writes nothing, so no output can be in the way
   require(!flags.data.empty(), Exit::usage,
           "-d is missing: give the token file that ./prepare made, e.g. -d zhwiki.bin");
-  require(!is_number(flags.data) || exists(flags.data), Exit::usage,
+  require(!tools::is_bare_number(flags.data), Exit::usage,
           "-d {}: expected a token file made by ./prepare, got a number (the batch size is -b)", flags.data);
   check_outputs(flags);
   require(planning || !exists(flags.out) || std::filesystem::is_regular_file(flags.out), Exit::usage,
@@ -124,12 +116,13 @@ int train(TrainFlags flags, int argc, char** argv) {
   auto file = std::make_unique<data::TokenFile>(flags.data);
   const model::GptConfig config = tools::resolve(flags, file->vocab_size());
   if (resumed) {
-    tools::require_same_vocabulary(*resumed, *file);
-    require(model::config_from_json(resumed->config(), resumed->path()) == config, Exit::checkpoint,
+    const engine::Checkpoint& checkpoint = *resumed->checkpoint;
+    tools::require_same_vocabulary(checkpoint, *file);
+    require(model::config_from_json(checkpoint.config(), checkpoint.path()) == config, Exit::checkpoint,
             "{}: holds another model than these flags and this data describe; leave the model flags out to "
             "resume it",
             flags.out);
-    if (nothing_to_do(saved.state, flags)) return 0;
+    if (nothing_to_do(resumed->saved.state, flags)) return 0;
   }
   tools::TrainRun run(flags, config, std::move(file), std::move(resumed));
   if (planning) return run.print_plan(), tools::flush_out(), 0;

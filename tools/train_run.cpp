@@ -9,7 +9,6 @@
 #include "tools/checkpoint_files.h"
 #include "tools/cli.h"
 #include "tools/text_generation.h"
-#include "tools/train_state.h"
 
 namespace tools {
 
@@ -68,7 +67,7 @@ void WindowBatch::read(const data::Windows& windows, std::uint64_t window, std::
 }
 
 TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique_ptr<data::TokenFile> data,
-                   std::unique_ptr<engine::Checkpoint> resumed)
+                   std::optional<Resumed> resumed)
     : flags_(std::move(flags)),
       data_(std::move(data)),
       validation_data_(open_validation(flags_, *data_)),
@@ -118,10 +117,11 @@ void TrainRun::load_weights(const std::string& path) {
   start.load(store_, stream_);
 }
 
-void TrainRun::load(const engine::Checkpoint& checkpoint) {
+void TrainRun::load(const Resumed& resumed) {
+  const auto& [checkpoint_at, saved] = resumed;
+  const engine::Checkpoint& checkpoint = *checkpoint_at;
   checkpoint.load(store_, stream_);
   checkpoint.load(*optimizer_, store_, stream_);
-  const SavedState saved = saved_state_from_json(checkpoint.state(), checkpoint.path());
   require(saved.data_fingerprint == data_->fingerprint(), Exit::checkpoint,
           "{}: was trained on other data than {} holds now; give that file with -d, or start anew with "
           "--init-from",

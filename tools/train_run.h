@@ -12,17 +12,13 @@
 #include "model/trainer.h"
 #include "tools/train_flags.h"
 #include "tools/train_log.h"
+#include "tools/train_state.h"
 
 namespace tools {
 
-// Where a run stands; what a checkpoint keeps beside the tensors.
-struct TrainState {
-  std::int64_t step = 0, tokens = 0;
-  std::uint64_t next_sample = 0;  // of the endless shuffled sequence of windows
-  bool evaluation_due = false;    // after `step`, and a signal came first
-  double best_validation = 0;     // 0: none yet
-  double last_loss = 0;
-  double last_validation = 0;  // 0: none yet
+struct Resumed {  // a checkpoint to continue from, and what its state says
+  std::unique_ptr<engine::Checkpoint> checkpoint;
+  SavedState saved;
 };
 
 // The inputs and targets [rows, length] of several windows, one after the other.
@@ -40,10 +36,10 @@ class WindowBatch {
 
 class TrainRun {
  public:
-  // Plans everything and touches no memory yet. `flags` are complete (see resolve()); `resumed` is the
-  // checkpoint to continue from, or null.
+  // Plans everything and touches no memory yet. `flags` are complete (see resolve()); without
+  // `resumed` it is a new run.
   TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique_ptr<data::TokenFile> data,
-           std::unique_ptr<engine::Checkpoint> resumed);
+           std::optional<Resumed> resumed);
   // Prints what a run would be (--memory, --dry-run).
   void print_plan() const { print_opening(); }
   // Trains to the end, or until a signal, --stop-at or --max-minutes. Returns the exit code.
@@ -51,7 +47,7 @@ class TrainRun {
 
  private:
   void begin();  // start values or the checkpoint's, and the log
-  void load(const engine::Checkpoint&);
+  void load(const Resumed&);
   void load_weights(const std::string& path);
   int train(const data::Interrupt&);  // the loop; returns the exit code
   void print_opening() const;
@@ -79,7 +75,7 @@ class TrainRun {
   std::vector<WindowBatch> batches_;  // of a step; an evaluation uses the first
   std::vector<model::MicroBatch> micro_batches_;
   engine::Schedule schedule_;
-  std::unique_ptr<engine::Checkpoint> resumed_;
+  std::optional<Resumed> resumed_;
   TrainState state_;
   bool saved_ = false;  // the checkpoint on the disk is of `state_`
   std::optional<TrainLog> log_;

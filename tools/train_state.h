@@ -1,12 +1,24 @@
 // The `state` of a checkpoint: where the run stands, its flags, and which data it reads.
 #pragma once
+#include <cstdint>
 #include <string>
 #include <string_view>
 
+#include "data/token_file.h"
+#include "engine/checkpoint.h"
 #include "tools/train_flags.h"
-#include "tools/train_run.h"
 
 namespace tools {
+
+// Where a run stands; what a checkpoint keeps beside the tensors.
+struct TrainState {
+  std::int64_t step = 0, tokens = 0;
+  std::uint64_t next_sample = 0;  // of the endless shuffled sequence of windows
+  bool evaluation_due = false;    // after `step`, and a signal came first
+  double best_validation = 0;     // 0: none yet
+  double last_loss = 0;
+  double last_validation = 0;  // 0: none yet
+};
 
 struct SavedState {
   TrainState state;
