@@ -20,9 +20,7 @@ template <class T> __global__ void __launch_bounds__(kFlatThreads)
 
   const float rate = p.scalars->learning_rate;
   const float unbias1 = 1.f / p.scalars->correction1, unbias2 = 1.f / p.scalars->correction2;
-  for (std::int64_t first = thread_index() * n; first < p.count; first += thread_count() * n) {
-    const std::int64_t left = p.count - first;
-    const bool whole = packed && left >= n;
+  for_each_run<n>(p.count, packed, [&](std::int64_t first, std::int64_t left, bool whole) {
     const auto grad = load_lanes<n>(p.grad + first, left, whole);
     const auto old_m = load_lanes<n>(p.m + first, left, whole),
                old_v = load_lanes<n>(p.v + first, left, whole),
@@ -40,7 +38,7 @@ template <class T> __global__ void __launch_bounds__(kFlatThreads)
     put_lanes(p.v + first, v, left, whole, false);
     put_lanes(master + first, updated, left, whole, false);
     if constexpr (sizeof(T) < sizeof(float)) put_lanes(value + first, updated, left, whole, false);
-  }
+  });
 }
 
 constexpr std::int64_t kBlocks = 4096;  // at most: each takes a square root and a division in fp64

@@ -1,7 +1,7 @@
 #include <limits>
 
 #include "kernels/attention.h"
-#include "kernels/cuda.cuh"
+#include "kernels/lanes.cuh"
 
 // Three matrix products a head over all blocks of the batch, in fp32. A product's sum runs over its depth in
 // order, on one thread, whatever the number of rows: equal blocks give equal bits.
@@ -84,11 +84,11 @@ __global__ void __launch_bounds__(kThreads) multiply(Product<TA, TB, TC> p) {
     }
 #pragma unroll
     for (int d = 0; d < kDepth; d++) {
-      const auto x = load_packed(&a_tile[d][row]), y = load_packed(&b_tile[d][column]);
+      const auto x = load_lanes<4>(&a_tile[d][row], 4, true), y = load_lanes<4>(&b_tile[d][column], 4, true);
 #pragma unroll
       for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++) sum[i][j] = fmaf(x.at[i], y.at[j], sum[i][j]);
+        for (int j = 0; j < 4; j++) sum[i][j] = fmaf(x[i], y[j], sum[i][j]);
     }
     __syncthreads();
   }

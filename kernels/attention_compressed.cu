@@ -3,10 +3,6 @@
 namespace k {
 namespace {
 
-constexpr int kThreads = 32 * kWarps;
-
-// A block longer than the sequence is never complete, as one of the same length is until the last token.
-template <class P> __device__ inline int block_of(const P& p) { return int(min(p.block, p.shape.length)); }
 template <class P> __device__ inline int visible_blocks(const P& p, std::int64_t i) {
   return min(int(p.blocks), int(i + 1) / block_of(p));
 }
@@ -73,10 +69,10 @@ struct Best {
 template <class L, int R> __global__ void __launch_bounds__(kThreads, 3) forward(CompressedForward p) {
   using T = typename L::T;
   const auto& s = p.shape;
-  const std::int64_t tiles = (s.length + R - 1) / R, tile = global_warp(), unit = tile / tiles;
-  if (unit >= s.batch * s.heads) return;
-  const std::int64_t i = tile % tiles * R, row = unit * s.length + i, kv = unit / (s.heads / s.kv_heads);
-  const int dim = int(s.dim), slots = int(p.slots), rows = int(min(std::int64_t(R), s.length - i));
+  const Tile<R> tile(s.length);
+  if (tile.unit >= s.batch * s.heads) return;
+  const std::int64_t i = tile.first, row = tile.row, kv = tile.unit / (s.heads / s.kv_heads);
+  const int dim = int(s.dim), slots = int(p.slots), rows = tile.rows;
   const int top = p.top <= 32 ? int(p.top) : 0;
   const Columns<T> keys(p, p.ck, kv, 0), values(p, p.cv, kv, 1);
   int end[R];  // columns that a query sees
@@ -192,10 +188,10 @@ template <class L, int R> __global__ void __launch_bounds__(kThreads, 2)
     backward_queries(CompressedBackward p) {
   using T = typename L::T;
   const auto& s = p.shape;
-  const std::int64_t tiles = (s.length + R - 1) / R, tile = global_warp(), unit = tile / tiles;
-  if (unit >= s.batch * s.heads) return;
-  const std::int64_t i = tile % tiles * R, row = unit * s.length + i, kv = unit / (s.heads / s.kv_heads);
-  const int dim = int(s.dim), slots = int(p.slots), rows = int(min(std::int64_t(R), s.length - i));
+  const Tile<R> tile(s.length);
+  if (tile.unit >= s.batch * s.heads) return;
+  const std::int64_t i = tile.first, row = tile.row, kv = tile.unit / (s.heads / s.kv_heads);
+  const int dim = int(s.dim), slots = int(p.slots), rows = tile.rows;
   const Columns<T> keys(p, p.ck, kv, 0), values(p, p.cv, kv, 1);
   int end[R];
 #pragma unroll
@@ -266,8 +262,8 @@ template <class L, int R> __global__ void __launch_bounds__(32 * kSharing)
       merge<L>(x[r]);
 #pragma unroll
       for (int e = 0; e < L::kOwn; e++)
-        if (lane_id() < L::kLanes)
-          sums[warp_id()][r][first_element<L>(e / kVector<T>) + e % kVector<T>] = x[r][e];
+        if (lane_id() < L::kSharers)
+          sums[warp_id()][r][first_element<L>(e / L::kRun) + e % L::kRun] = x[r][e];
     }
     __syncthreads();
     for (int at = int(threadIdx.x); at < rows * dim; at += 32 * kSharing) {
@@ -313,7 +309,7 @@ Status run(Cuda cuda, const CompressedForward& p) noexcept {
         constexpr int R = kQueries<L>;
         const auto& s = p.shape;
         const std::int64_t heads = s.batch * s.heads;
-        forward<L, R><<<blocks_of_warps(heads * ((s.length + R - 1) / R)), kThreads, 0, stream_of(cuda)>>>(p);
+        forward<L, R><<<blocks_of_tiles<R>(heads, s.length), kThreads, 0, stream_of(cuda)>>>(p);
         if (p.top > 32)
           choose_many<L><<<blocks_of_warps(heads * s.length), kThreads, 0, stream_of(cuda)>>>(p);
         return launched();
@@ -339,8 +335,7 @@ Status run(Cuda cuda, const CompressedBackward& p) noexcept {
         }
         if (p.dq.p) {
           constexpr int R = kQueries<L>;
-          backward_queries<L, R>
-              <<<blocks_of_warps(heads * ((s.length + R - 1) / R)), kThreads, 0, stream>>>(p);
+          backward_queries<L, R><<<blocks_of_tiles<R>(heads, s.length), kThreads, 0, stream>>>(p);
         }
         if (p.slots + p.blocks > 0 && (p.dck.p || p.dcv.p || p.dmemory.p)) {
           constexpr int R = kKeys<L>;

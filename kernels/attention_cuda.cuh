@@ -11,29 +11,27 @@
 #include <limits>
 
 #include "kernels/attention.h"
-#include "kernels/cuda.cuh"
+#include "kernels/lanes.cuh"
 
 namespace k {
 
-// How a warp holds rows of at most kDim elements: kLanes neighbours share a row, kVector<T> elements at a
+// How a warp holds rows of at most kDim elements: kSharers neighbours share a row, kRun elements at a
 // time, and the warp reads kRows rows at once. kWhole: the rows have kDim elements and begin at multiples of
 // 16 bytes; otherwise they are read one element at a time.
 template <class Storage, int kDim_, bool kWhole_> struct Layout {
   using T = Storage;
   static constexpr int kDim = kDim_;
   static constexpr bool kWhole = kWhole_;
-  static constexpr int kLanes = std::min(32, kDim / kVector<T>);
-  static constexpr int kRows = 32 / kLanes;
-  static constexpr int kOwn = kDim / kLanes;  // elements of a row that one lane holds
+  static constexpr int kRun = kLanes<T>;  // elements of one access
+  static constexpr int kSharers = std::min(32, kDim / kRun);
+  static constexpr int kRows = 32 / kSharers;
+  static constexpr int kOwn = kDim / kSharers;  // elements of a row that one lane holds
 };
 
 inline constexpr std::int64_t kMaxDim = 256;
 
 template <class... Arrays> bool all_of_type(DType t, const Arrays&... a) noexcept {
   return ((!a.p || a.t == t) && ...);
-}
-template <class... Arrays> bool all_aligned(const Arrays&... a) noexcept {
-  return ((reinterpret_cast<std::uintptr_t>(a.p) % 16 == 0) && ...);
 }
 
 // Calls f(Layout) for rows of `dim` elements in all these arrays, which must have one type.
@@ -43,7 +41,7 @@ Status by_layout(std::int64_t dim, F&& f, In first, const Arrays&... more) noexc
   if (!all_of_type(first.t, more...)) return unsupported_dtype();
   return by_cuda_dtype(first.t, [&](auto tag) {
     using T = typename decltype(tag)::is;
-    if (all_aligned(first, more...)) switch (dim) {
+    if (aligned(first.p, more.p...)) switch (dim) {
         case 16: return f(Layout<T, 16, true>{});
         case 32: return f(Layout<T, 32, true>{});
         case 64: return f(Layout<T, 64, true>{});
@@ -60,6 +58,7 @@ inline bool fits(const AttentionShape& s) noexcept {
 inline constexpr Status kTooLong{1, "a sequence is too long"};
 
 inline constexpr int kWarps = 4;  // of a block, where its warps are on their own
+inline constexpr int kThreads = 32 * kWarps;
 inline unsigned blocks_of_warps(std::int64_t warps) noexcept {
   return unsigned((warps + kWarps - 1) / kWarps);
 }
@@ -69,46 +68,51 @@ __device__ inline int warp_id() { return int(threadIdx.x) / 32; }
 // Of the whole grid.
 __device__ inline std::int64_t global_warp() { return std::int64_t(blockIdx.x) * kWarps + warp_id(); }
 
-template <class L> __device__ inline int first_element(int chunk) {
-  return (chunk * L::kLanes + lane_id() % L::kLanes) * kVector<typename L::T>;
+// A block longer than the sequence is never complete, as one of the same length is until the last token.
+template <class P> __device__ inline int block_of(const P& p) { return int(min(p.block, p.shape.length)); }
+
+// The R consecutive positions that a warp takes of a matrix [units, length, dim]; past the end there is none.
+template <int R> struct Tile {
+  std::int64_t unit, first, row;  // row: of position `first` of `unit`, counted over all units
+  int rows;                       // positions, at most R
+  __device__ explicit Tile(std::int64_t length) {
+    const std::int64_t tiles = (length + R - 1) / R, tile = global_warp();
+    unit = tile / tiles;
+    first = tile % tiles * R;
+    row = unit * length + first;
+    rows = int(min(std::int64_t(R), length - first));
+  }
+};
+template <int R> unsigned blocks_of_tiles(std::int64_t units, std::int64_t length) noexcept {
+  return blocks_of_warps(units * ((length + R - 1) / R));
+}
+
+template <class L> __device__ inline int first_element(int run) {
+  return (run * L::kSharers + lane_id() % L::kSharers) * L::kRun;
 }
 
 template <class L> __device__ inline void load_row(const typename L::T* row, int dim, float (&x)[L::kOwn]) {
-  constexpr int kVec = kVector<typename L::T>;
+  constexpr int n = L::kRun;
 #pragma unroll
-  for (int c = 0; c < L::kOwn / kVec; c++) {
-    const int at = first_element<L>(c);
-    if constexpr (L::kWhole) {
-      const auto packed = load_packed(row + at);
+  for (int k = 0; k < L::kOwn / n; k++) {
+    const int at = first_element<L>(k);
+    const auto run = load_lanes<n>(row + at, dim - at, L::kWhole);
 #pragma unroll
-      for (int e = 0; e < kVec; e++) x[c * kVec + e] = to_float(packed.at[e]);
-    } else {
-#pragma unroll
-      for (int e = 0; e < kVec; e++) x[c * kVec + e] = at + e < dim ? to_float(row[at + e]) : 0.f;
-    }
+    for (int e = 0; e < n; e++) x[k * n + e] = run[e];
   }
 }
 
-// row (=|+=) x. Every group of kLanes lanes may come with a row of its own.
+// row (=|+=) x. Every group of kSharers lanes may come with a row of its own.
 template <class L>
 __device__ inline void store_row(typename L::T* row, int dim, const float (&x)[L::kOwn], bool add) {
-  using T = typename L::T;
-  constexpr int kVec = kVector<T>;
+  constexpr int n = L::kRun;
 #pragma unroll
-  for (int c = 0; c < L::kOwn / kVec; c++) {
-    const int at = first_element<L>(c);
-    if constexpr (L::kWhole) {
-      Packed<T> packed;
-      if (add) packed = load_packed(row + at);
+  for (int k = 0; k < L::kOwn / n; k++) {
+    const int at = first_element<L>(k);
+    float value[n];
 #pragma unroll
-      for (int e = 0; e < kVec; e++)
-        packed.at[e] = from_float<T>(add ? to_float(packed.at[e]) + x[c * kVec + e] : x[c * kVec + e]);
-      store_packed(row + at, packed);
-    } else {
-#pragma unroll
-      for (int e = 0; e < kVec; e++)
-        if (at + e < dim) put(row, at + e, x[c * kVec + e], add);
-    }
+    for (int e = 0; e < n; e++) value[e] = x[k * n + e];
+    put_lanes(row + at, value, dim - at, L::kWhole, add);
   }
 }
 
@@ -122,7 +126,7 @@ __device__ inline void load_rows(const typename L::T* rows, int count, int dim, 
 // Sums what the kRows groups of lanes have collected; every group gets the sum.
 template <class L> __device__ inline void merge(float (&x)[L::kOwn]) {
 #pragma unroll
-  for (int lanes = L::kLanes; lanes < 32; lanes *= 2)
+  for (int lanes = L::kSharers; lanes < 32; lanes *= 2)
 #pragma unroll
     for (int e = 0; e < L::kOwn; e++) x[e] += __shfl_xor_sync(~0u, x[e], lanes);
 }
@@ -134,7 +138,7 @@ __device__ inline void store_rows(Grad to, std::int64_t first, int count, int di
 #pragma unroll
   for (int r = 0; r < R; r++) {
     merge<L>(x[r]);
-    if (r < count && lane_id() < L::kLanes)
+    if (r < count && lane_id() < L::kSharers)
       store_row<L>(data<typename L::T>(to) + (first + r) * dim, dim, x[r], to.add);
   }
 }
@@ -145,16 +149,16 @@ template <class L> __device__ inline float row_dot(const float (&a)[L::kOwn], co
 #pragma unroll
   for (int e = 0; e < L::kOwn; e++) sum = fmaf(a[e], b[e], sum);
 #pragma unroll
-  for (int lanes = L::kLanes / 2; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(~0u, sum, lanes);
+  for (int lanes = L::kSharers / 2; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(~0u, sum, lanes);
   return sum;
 }
 
 // The column whose dot product `dots` leaves in this lane, and the lane that has a column's.
 template <class L> __device__ inline int own_column() {
-  return lane_id() % L::kLanes * L::kRows + lane_id() / L::kLanes;
+  return lane_id() % L::kSharers * L::kRows + lane_id() / L::kSharers;
 }
 template <class L> __device__ inline int lane_of(int column) {
-  return column % L::kRows * L::kLanes + column / L::kRows;
+  return column % L::kRows * L::kSharers + column / L::kRows;
 }
 
 inline constexpr int kBatch = 8;  // columns under way at once; no more than that many are read in vain
@@ -162,12 +166,12 @@ inline constexpr int kBatch = 8;  // columns under way at once; no more than tha
 // y[r] = x[r] . column, for the lane's own column of the `count` in 1..32 that at(column) gives the address
 // of; of no meaning in the other lanes. Equal columns give equal bits wherever they stand: the tree is the
 // same.
-template <class L, int R, int kSteps = L::kLanes, class At>
+template <class L, int R, int kSteps = L::kSharers, class At>
 __device__ inline void dots(const float (&x)[R][L::kOwn], At at, int count, int dim, float (&y)[R],
                             int step = 0) {
   if constexpr (kSteps == 1) {
     float column[L::kOwn];
-    load_row<L>(at(min(step * L::kRows + lane_id() / L::kLanes, count - 1)), dim, column);
+    load_row<L>(at(min(step * L::kRows + lane_id() / L::kSharers, count - 1)), dim, column);
 #pragma unroll
     for (int r = 0; r < R; r++) {
       y[r] = 0;
@@ -193,14 +197,14 @@ template <class L, int R, class At> __device__ inline void add_columns(const flo
                                                                        int count, int dim,
                                                                        float (&sum)[R][L::kOwn]) {
   constexpr int kSteps = kBatch > L::kRows ? kBatch / L::kRows : 1;
-  for (int first = 0; first < L::kLanes && first * L::kRows < count; first += kSteps) {
+  for (int first = 0; first < L::kSharers && first * L::kRows < count; first += kSteps) {
 #pragma unroll
     for (int s = 0; s < kSteps; s++) {
       float column[L::kOwn];
-      load_row<L>(at(min((first + s) * L::kRows + lane_id() / L::kLanes, count - 1)), dim, column);
+      load_row<L>(at(min((first + s) * L::kRows + lane_id() / L::kSharers, count - 1)), dim, column);
       float w[R];
 #pragma unroll
-      for (int r = 0; r < R; r++) w[r] = __shfl_sync(~0u, weight[r], first + s, L::kLanes);
+      for (int r = 0; r < R; r++) w[r] = __shfl_sync(~0u, weight[r], first + s, L::kSharers);
 #pragma unroll
       for (int r = 0; r < R; r++)
         if (R == 1 || w[r] != 0)  // a column that only other rows of the warp see may hold NaN
@@ -255,7 +259,8 @@ template <class L, int R> struct QueriesForward {
 #pragma unroll
       for (int e = 0; e < L::kOwn; e++) out[r][e] *= inverse;
       max[r] += logf(total);
-      if (r < count && lane_id() < L::kLanes) store_row<L>(rows + std::int64_t(r) * dim, dim, out[r], false);
+      if (r < count && lane_id() < L::kSharers)
+        store_row<L>(rows + std::int64_t(r) * dim, dim, out[r], false);
       if (r < count && lane_id() == 0) lse[r] = max[r];
     }
   }
@@ -321,20 +326,20 @@ template <class L, int R> struct KeysBackward {
 };
 
 // delta[row] = dout[row] . out[row]
-template <class L> __global__ void __launch_bounds__(32 * kWarps)
+template <class L> __global__ void __launch_bounds__(kThreads)
     delta_kernel(float* delta, const typename L::T* dout, const typename L::T* out, std::int64_t rows,
                  int dim) {
-  const std::int64_t row = global_warp() * L::kRows + lane_id() / L::kLanes, at = min(row, rows - 1) * dim;
+  const std::int64_t row = global_warp() * L::kRows + lane_id() / L::kSharers, at = min(row, rows - 1) * dim;
   float a[L::kOwn], b[L::kOwn];
   load_row<L>(dout + at, dim, a);
   load_row<L>(out + at, dim, b);
   const float sum = row_dot<L>(a, b);
-  if (row < rows && lane_id() % L::kLanes == 0) delta[row] = sum;
+  if (row < rows && lane_id() % L::kSharers == 0) delta[row] = sum;
 }
 template <class L>
 Status write_delta(Cuda cuda, float* delta, In dout, In out, std::int64_t rows, std::int64_t dim) noexcept {
   using T = typename L::T;
-  delta_kernel<L><<<blocks_of_warps((rows + L::kRows - 1) / L::kRows), 32 * kWarps, 0, stream_of(cuda)>>>(
+  delta_kernel<L><<<blocks_of_warps((rows + L::kRows - 1) / L::kRows), kThreads, 0, stream_of(cuda)>>>(
       delta, data<T>(dout), data<T>(out), rows, int(dim));
   return launched();
 }

@@ -3,14 +3,10 @@
 namespace k {
 namespace {
 
-constexpr int kThreads = 32 * kWarps;
-
-__device__ inline float sigmoid(float x) { return 1 / (1 + expf(-x)); }
-
 // A group of lanes takes one head of one token: `pair` counts them as the gates do, `head_row` is the row of
 // the head-major branches.
 template <class L> __device__ inline std::int64_t own_pair() {
-  return global_warp() * L::kRows + lane_id() / L::kLanes;
+  return global_warp() * L::kRows + lane_id() / L::kSharers;
 }
 template <class P> __device__ inline std::int64_t head_row(const P& p, std::int64_t pair) {
   const std::int64_t token = pair / p.heads, h = pair % p.heads;
@@ -55,7 +51,7 @@ template <class L> __global__ void __launch_bounds__(kThreads) backward(GatesBac
     if (p.dgates.p) {
       load_row<L>(data<T>(branches[b]) + at, dim, x);
       const float sum = row_dot<L>(dy, x);
-      if (own < pairs && lane_id() % L::kLanes == 0)
+      if (own < pairs && lane_id() % L::kSharers == 0)
         put(data<T>(p.dgates), gate, open * (1 - open) * sum, p.dgates.add);
     }
 #pragma unroll

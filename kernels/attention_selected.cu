@@ -3,11 +3,6 @@
 namespace k {
 namespace {
 
-constexpr int kThreads = 32 * kWarps;
-
-// A block longer than the sequence is never complete, as one of the same length is until the last token.
-template <class P> __device__ inline int block_of(const P& p) { return int(min(p.block, p.shape.length)); }
-
 // Picks come first in a row of `selected`, ascending, then -1.
 __device__ inline int valid_picks(const std::int32_t* picks, std::int64_t top) {
   int count = 0;

@@ -3,8 +3,6 @@
 namespace k {
 namespace {
 
-constexpr int kThreads = 32 * kWarps;
-
 // The kernels take a reach of at most the length: it fits 32 bits.
 template <class P> P clamped(P p) noexcept {
   p.reach = std::min(p.reach, p.shape.length);
@@ -16,14 +14,13 @@ __device__ inline bool within(int reach, int behind) { return unsigned(behind) <
 template <class L, int R> __global__ void __launch_bounds__(kThreads, 3) forward(WindowForward p) {
   using T = typename L::T;
   const auto& s = p.shape;
-  const std::int64_t tiles = (s.length + R - 1) / R, tile = global_warp(), unit = tile / tiles;
-  if (unit >= s.batch * s.heads) return;
-  const std::int64_t i = tile % tiles * R, row = unit * s.length + i;
-  const std::int64_t first = i > p.reach ? i - p.reach : 0, end = min(i + R, s.length);
-  const std::int64_t matrix = unit / (s.heads / s.kv_heads) * s.length * s.dim;
-  const int dim = int(s.dim), rows = int(end - i), reach = int(p.reach);
+  const Tile<R> tile(s.length);
+  if (tile.unit >= s.batch * s.heads) return;
+  const std::int64_t i = tile.first, row = tile.row, end = i + tile.rows;
+  const std::int64_t matrix = tile.unit / (s.heads / s.kv_heads) * s.length * s.dim;
+  const int dim = int(s.dim), rows = tile.rows, reach = int(p.reach);
   QueriesForward<L, R> queries(data<T>(p.q) + row * dim, rows, dim);
-  for (std::int64_t j = first; j < end; j += 32) {
+  for (std::int64_t j = max(i - p.reach, std::int64_t(0)); j < end; j += 32) {
     const T *k = data<T>(p.k) + matrix + j * dim, *v = data<T>(p.v) + matrix + j * dim;
     auto visible = [reach, ahead = int(i - j)](int r, int column) {
       return within(reach, ahead + r - column);
@@ -38,15 +35,14 @@ template <class L, int R> __global__ void __launch_bounds__(kThreads, 3) forward
 template <class L, int R> __global__ void __launch_bounds__(kThreads) backward_queries(WindowBackward p) {
   using T = typename L::T;
   const auto& s = p.shape;
-  const std::int64_t tiles = (s.length + R - 1) / R, tile = global_warp(), unit = tile / tiles;
-  if (unit >= s.batch * s.heads) return;
-  const std::int64_t i = tile % tiles * R, row = unit * s.length + i;
-  const std::int64_t first = i > p.reach ? i - p.reach : 0, end = min(i + R, s.length);
-  const std::int64_t matrix = unit / (s.heads / s.kv_heads) * s.length * s.dim;
-  const int dim = int(s.dim), rows = int(end - i), reach = int(p.reach);
+  const Tile<R> tile(s.length);
+  if (tile.unit >= s.batch * s.heads) return;
+  const std::int64_t i = tile.first, row = tile.row, end = i + tile.rows;
+  const std::int64_t matrix = tile.unit / (s.heads / s.kv_heads) * s.length * s.dim;
+  const int dim = int(s.dim), rows = tile.rows, reach = int(p.reach);
   QueriesBackward<L, R> queries(data<T>(p.q) + row * dim, data<T>(p.dout) + row * dim, p.lse + row,
                                 p.delta + row, rows, dim);
-  for (std::int64_t j = first; j < end; j += 32) {
+  for (std::int64_t j = max(i - p.reach, std::int64_t(0)); j < end; j += 32) {
     const T *k = data<T>(p.k) + matrix + j * dim, *v = data<T>(p.v) + matrix + j * dim;
     const int count = int(min(std::int64_t(32), end - j));
     auto at_key = [&](int column) { return k + column * dim; };
@@ -68,13 +64,12 @@ template <class L, int R> __global__ void __launch_bounds__(kThreads) backward_q
 template <class L, int R> __global__ void __launch_bounds__(kThreads, 3) backward_keys(WindowBackward p) {
   using T = typename L::T;
   const auto& s = p.shape;
-  const std::int64_t tiles = (s.length + R - 1) / R, tile = global_warp(), unit = tile / tiles;
-  if (unit >= s.batch * s.kv_heads) return;
-  const std::int64_t j = tile % tiles * R, row = unit * s.length + j;
-  const std::int64_t last = min(j + R, s.length) - 1;
+  const Tile<R> tile(s.length);
+  if (tile.unit >= s.batch * s.kv_heads) return;
+  const std::int64_t unit = tile.unit, j = tile.first, row = tile.row, last = j + tile.rows - 1;
   const std::int64_t end = min(s.length - 1 - last, p.reach) + last + 1;
   const std::int64_t group = s.heads / s.kv_heads;
-  const int dim = int(s.dim), rows = int(last - j + 1), reach = int(p.reach);
+  const int dim = int(s.dim), rows = tile.rows, reach = int(p.reach);
   KeysBackward<L, R> keys;
   load_rows<L, R>(data<T>(p.k) + row * dim, rows, dim, keys.k);
   load_rows<L, R>(data<T>(p.v) + row * dim, rows, dim, keys.v);
@@ -104,8 +99,9 @@ Status run(Cuda cuda, const WindowForward& p) noexcept {
       [&](auto layout) {
         using L = decltype(layout);
         constexpr int R = kQueries<L>;
-        const std::int64_t warps = p.shape.batch * p.shape.heads * ((p.shape.length + R - 1) / R);
-        forward<L, R><<<blocks_of_warps(warps), kThreads, 0, stream_of(cuda)>>>(clamped(p));
+        const auto& s = p.shape;
+        forward<L, R>
+            <<<blocks_of_tiles<R>(s.batch * s.heads, s.length), kThreads, 0, stream_of(cuda)>>>(clamped(p));
         return launched();
       },
       p.q, p.k, p.v, p.out);
@@ -123,13 +119,13 @@ Status run(Cuda cuda, const WindowBackward& p) noexcept {
           return status;
         if (p.dq.p) {
           constexpr int R = kQueries<L>;
-          const std::int64_t warps = s.batch * s.heads * ((s.length + R - 1) / R);
-          backward_queries<L, R><<<blocks_of_warps(warps), kThreads, 0, stream_of(cuda)>>>(clamped(p));
+          const unsigned blocks = blocks_of_tiles<R>(s.batch * s.heads, s.length);
+          backward_queries<L, R><<<blocks, kThreads, 0, stream_of(cuda)>>>(clamped(p));
         }
         if (p.dk.p || p.dv.p) {
           constexpr int R = kKeys<L>;
-          const std::int64_t warps = s.batch * s.kv_heads * ((s.length + R - 1) / R);
-          backward_keys<L, R><<<blocks_of_warps(warps), kThreads, 0, stream_of(cuda)>>>(clamped(p));
+          const unsigned blocks = blocks_of_tiles<R>(s.batch * s.kv_heads, s.length);
+          backward_keys<L, R><<<blocks, kThreads, 0, stream_of(cuda)>>>(clamped(p));
         }
         return launched();
       },

@@ -8,38 +8,28 @@ namespace {
 template <class Y, class X> __global__ void __launch_bounds__(kFlatThreads)
     accumulate(Y* y, const X* x, std::int64_t count, bool add, bool packed) {
   constexpr int n = kLanes<Y, X>;
-  for (std::int64_t first = thread_index() * n; first < count; first += thread_count() * n) {
-    const std::int64_t left = count - first;
-    const bool whole = packed && left >= n;
+  for_each_run<n>(count, packed, [&](std::int64_t first, std::int64_t left, bool whole) {
     const auto run = load_lanes<n>(x + first, left, whole);
     float value[n];
 #pragma unroll
     for (int i = 0; i < n; i++) value[i] = run[i];
     put_lanes(y + first, value, left, whole, add);
-  }
+  });
 }
 
 template <class T> __global__ void __launch_bounds__(kFlatThreads)
     add(T* y, const T* a, const T* b, std::int64_t count, bool packed) {
   constexpr int n = kLanes<T>;
-  for (std::int64_t first = thread_index() * n; first < count; first += thread_count() * n) {
-    const std::int64_t left = count - first;
-    const bool whole = packed && left >= n;
+  for_each_run<n>(count, packed, [&](std::int64_t first, std::int64_t left, bool whole) {
     const auto from_a = load_lanes<n>(a + first, left, whole), from_b = load_lanes<n>(b + first, left, whole);
     float value[n];
 #pragma unroll
     for (int i = 0; i < n; i++) value[i] = from_a[i] + from_b[i];
     put_lanes(y + first, value, left, whole, false);
-  }
+  });
 }
 
 constexpr int kSquareThreads = 512, kSquareWarps = kSquareThreads / 32;
-
-__device__ double warp_sum_of_doubles(double x) {
-#pragma unroll
-  for (int lane = 16; lane > 0; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
-  return x;
-}
 
 // partial[b]: the block's 65,536 squares, four at a time in fp32, the rest of the way in fp64.
 template <bool packed> __global__ void __launch_bounds__(kSquareThreads)
@@ -56,7 +46,7 @@ template <bool packed> __global__ void __launch_bounds__(kSquareThreads)
     for (int i = 0; i < n; i++) squares += run[i] * run[i];
     sum += double(squares);
   }
-  sum = warp_sum_of_doubles(sum);
+  sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
   __syncthreads();
   if (threadIdx.x == 0) {

@@ -59,23 +59,15 @@ template <> __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
-// `kVector` consecutive elements at an aligned address, as fp32: one 16-byte access.
-template <class T> inline constexpr int kVector = int(16 / sizeof(T));
-template <class T> struct alignas(16) Packed { T at[kVector<T>]; };
-template <class T> __device__ inline Packed<T> load_packed(const T* x) {
-  return *reinterpret_cast<const Packed<T>*>(x);
-}
-template <class T> __device__ inline void store_packed(T* y, const Packed<T>& v) {
-  *reinterpret_cast<Packed<T>*>(y) = v;
-}
-
 // y[i] (=|+=) value
 template <class T> __device__ inline void put(T* y, std::int64_t i, float value, bool add) {
   y[i] = from_float<T>(add ? to_float(y[i]) + value : value);
 }
 
+__device__ inline float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
+
 // The same value in every lane: the tree is fixed.
-__device__ inline float warp_sum(float x) {
+template <class T> __device__ inline T warp_sum(T x) {
 #pragma unroll
   for (int lane = 16; lane > 0; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
   return x;

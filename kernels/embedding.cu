@@ -10,16 +10,13 @@ namespace {
 template <class T, bool whole> __global__ void copy_rows(T* y, const std::int32_t* ids, const T* table,
                                                          std::int64_t rows, std::int64_t dim) {
   constexpr int n = kLanes<T>;
-  for (std::int64_t r = grid_row(); r < rows; r += grid_rows()) {
-    const T* from = table + std::int64_t(ids[r]) * dim;
-    for (std::int64_t c = grid_item() * n; c < dim; c += grid_items() * n) {
-      const auto run = load_lanes<n>(from + c, dim - c, whole);
-      float value[n];
+  for_each_run_of_rows<n>(rows, dim, [&](std::int64_t r, std::int64_t c) {
+    const auto run = load_lanes<n>(table + std::int64_t(ids[r]) * dim + c, dim - c, whole);
+    float value[n];
 #pragma unroll
-      for (int i = 0; i < n; i++) value[i] = run[i];
-      put_lanes(y + r * dim + c, value, dim - c, whole, false);
-    }
-  }
+    for (int i = 0; i < n; i++) value[i] = run[i];
+    put_lanes(y + r * dim + c, value, dim - c, whole, false);
+  });
 }
 
 // How often an id occurs and where first; the latter counted from the end, so that zeros say "nowhere".

@@ -7,68 +7,61 @@ namespace {
 
 __device__ float below(float x) { return 0.5f * (1.f + erff(x * 0.70710678f)); }  // Phi(x)
 __device__ float density(float x) { return 0.39894228f * expf(-0.5f * x * x); }   // phi(x)
-__device__ float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
 
 template <class T> __global__ void __launch_bounds__(kFlatThreads)
     gelu(T* y, const T* x, std::int64_t count, bool packed) {
   constexpr int n = kLanes<T>;
-  for (std::int64_t first = thread_index() * n; first < count; first += thread_count() * n) {
-    const std::int64_t left = count - first;
-    const bool whole = packed && left >= n;
+  for_each_run<n>(count, packed, [&](std::int64_t first, std::int64_t left, bool whole) {
     const auto run = load_lanes<n>(x + first, left, whole);
     float value[n];
 #pragma unroll
     for (int i = 0; i < n; i++) value[i] = run[i] * below(run[i]);
     put_lanes(y + first, value, left, whole, false);
-  }
+  });
 }
 
 template <class T> __global__ void __launch_bounds__(kFlatThreads)
     gelu_backward(T* dx, const T* dy, const T* x, std::int64_t count, bool add, bool packed) {
   constexpr int n = kLanes<T>;
-  for (std::int64_t first = thread_index() * n; first < count; first += thread_count() * n) {
-    const std::int64_t left = count - first;
-    const bool whole = packed && left >= n;
+  for_each_run<n>(count, packed, [&](std::int64_t first, std::int64_t left, bool whole) {
     const auto run = load_lanes<n>(x + first, left, whole), dy_run = load_lanes<n>(dy + first, left, whole);
     float value[n];
 #pragma unroll
     for (int i = 0; i < n; i++) value[i] = dy_run[i] * (below(run[i]) + run[i] * density(run[i]));
     put_lanes(dx + first, value, left, whole, add);
-  }
+  });
 }
 
 template <class T, bool whole> __global__ void __launch_bounds__(kFlatThreads)
     swiglu(T* y, const T* x, std::int64_t rows, std::int64_t dim) {
   constexpr int n = kLanes<T>;
-  for (std::int64_t r = grid_row(); r < rows; r += grid_rows())
-    for (std::int64_t c = grid_item() * n; c < dim; c += grid_items() * n) {
-      const T* at = x + r * 2 * dim + c;
-      const auto gate = load_lanes<n>(at, dim - c, whole), up = load_lanes<n>(at + dim, dim - c, whole);
-      float value[n];
+  for_each_run_of_rows<n>(rows, dim, [&](std::int64_t r, std::int64_t c) {
+    const T* at = x + r * 2 * dim + c;
+    const auto gate = load_lanes<n>(at, dim - c, whole), up = load_lanes<n>(at + dim, dim - c, whole);
+    float value[n];
 #pragma unroll
-      for (int i = 0; i < n; i++) value[i] = gate[i] * sigmoid(gate[i]) * up[i];
-      put_lanes(y + r * dim + c, value, dim - c, whole, false);
-    }
+    for (int i = 0; i < n; i++) value[i] = gate[i] * sigmoid(gate[i]) * up[i];
+    put_lanes(y + r * dim + c, value, dim - c, whole, false);
+  });
 }
 
 template <class T, bool whole> __global__ void __launch_bounds__(kFlatThreads)
     swiglu_backward(T* dx, const T* dy, const T* x, std::int64_t rows, std::int64_t dim, bool add) {
   constexpr int n = kLanes<T>;
-  for (std::int64_t r = grid_row(); r < rows; r += grid_rows())
-    for (std::int64_t c = grid_item() * n; c < dim; c += grid_items() * n) {
-      const std::int64_t at = r * 2 * dim + c, left = dim - c;
-      const auto gate = load_lanes<n>(x + at, left, whole), up = load_lanes<n>(x + at + dim, left, whole),
-                 dy_run = load_lanes<n>(dy + r * dim + c, left, whole);
-      float dgate[n], dup[n];
+  for_each_run_of_rows<n>(rows, dim, [&](std::int64_t r, std::int64_t c) {
+    const std::int64_t at = r * 2 * dim + c, left = dim - c;
+    const auto gate = load_lanes<n>(x + at, left, whole), up = load_lanes<n>(x + at + dim, left, whole),
+               dy_run = load_lanes<n>(dy + r * dim + c, left, whole);
+    float dgate[n], dup[n];
 #pragma unroll
-      for (int i = 0; i < n; i++) {
-        const float s = sigmoid(gate[i]);
-        dgate[i] = dy_run[i] * up[i] * s * (1.f + gate[i] * (1.f - s));
-        dup[i] = dy_run[i] * gate[i] * s;
-      }
-      put_lanes(dx + at, dgate, left, whole, add);
-      put_lanes(dx + at + dim, dup, left, whole, add);
+    for (int i = 0; i < n; i++) {
+      const float s = sigmoid(gate[i]);
+      dgate[i] = dy_run[i] * up[i] * s * (1.f + gate[i] * (1.f - s));
+      dup[i] = dy_run[i] * gate[i] * s;
     }
+    put_lanes(dx + at, dgate, left, whole, add);
+    put_lanes(dx + at + dim, dup, left, whole, add);
+  });
 }
 
 }  // namespace

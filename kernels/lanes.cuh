@@ -50,6 +50,14 @@ __device__ inline std::int64_t thread_count() { return std::int64_t(gridDim.x) *
 
 inline constexpr int kFlatThreads = 256;  // of a block that walks a flat range
 
+// Calls f(first, left, whole) for the runs of n elements of this thread in a flat range of `count`: they
+// start at `first`, `left` elements are left there, and `whole` runs are aligned ones of n if the arrays are
+// `packed`.
+template <int n, class F> __device__ inline void for_each_run(std::int64_t count, bool packed, F&& f) {
+  for (std::int64_t first = thread_index() * n; first < count; first += thread_count() * n)
+    f(first, count - first, packed && count - first >= n);
+}
+
 template <class... T> bool aligned(const T*... p) noexcept {
   return ((reinterpret_cast<std::uintptr_t>(p) % 16 == 0) && ...);
 }
@@ -76,5 +84,12 @@ __device__ inline std::int64_t grid_row() { return std::int64_t(blockIdx.x) * bl
 __device__ inline std::int64_t grid_rows() { return std::int64_t(gridDim.x) * blockDim.y; }
 __device__ inline std::int64_t grid_item() { return std::int64_t(blockIdx.y) * blockDim.x + threadIdx.x; }
 __device__ inline std::int64_t grid_items() { return std::int64_t(gridDim.y) * blockDim.x; }
+
+// Calls f(row, column) for the runs of n columns of this thread in a RowGrid over [rows, dim].
+template <int n, class F>
+__device__ inline void for_each_run_of_rows(std::int64_t rows, std::int64_t dim, F&& f) {
+  for (std::int64_t r = grid_row(); r < rows; r += grid_rows())
+    for (std::int64_t c = grid_item() * n; c < dim; c += grid_items() * n) f(r, c);
+}
 
 }  // namespace k

@@ -29,6 +29,22 @@ template <class T> struct Heads {
   std::int64_t batch, heads, length, dim, row_width, first_column;
 };
 
+template <class T, class P>
+Heads<T> heads_of(const P& p, const T* from, T* to, bool split, bool add) noexcept {
+  return {.from = from,
+          .to = to,
+          .split = split,
+          .add = add,
+          .table = p.table,
+          .rotation = p.rotation,
+          .batch = p.batch,
+          .heads = p.heads,
+          .length = p.length,
+          .dim = p.dim,
+          .row_width = p.row_width,
+          .first_column = p.first_column};
+}
+
 // A thread takes `n` pairs of features of one head at one position: 2 n neighbours if adjacent ones are a
 // pair, n of either half otherwise. Features that are not turned are moved by halves, too; an odd one is left
 // over then.
@@ -99,18 +115,7 @@ Status run(Cuda c, const SplitHeads& p) noexcept {
   if (!holds(p.x, p.y.t)) return unsupported_dtype();
   return by_cuda_dtype(p.y.t, [&](auto t) {
     using T = typename decltype(t)::is;
-    return move<T>(c, {.from = data<T>(p.x),
-                       .to = data<T>(p.y),
-                       .split = true,
-                       .add = false,
-                       .table = p.table,
-                       .rotation = p.rotation,
-                       .batch = p.batch,
-                       .heads = p.heads,
-                       .length = p.length,
-                       .dim = p.dim,
-                       .row_width = p.row_width,
-                       .first_column = p.first_column});
+    return move(c, heads_of(p, data<T>(p.x), data<T>(p.y), true, false));
   });
 }
 
@@ -119,18 +124,7 @@ Status run(Cuda c, const MergeHeads& p) noexcept {
   if (!holds(p.x, p.y.t)) return unsupported_dtype();
   return by_cuda_dtype(p.y.t, [&](auto t) {
     using T = typename decltype(t)::is;
-    return move<T>(c, {.from = data<T>(p.y),
-                       .to = data<T>(p.x),
-                       .split = false,
-                       .add = p.x.add,
-                       .table = p.table,
-                       .rotation = p.rotation,
-                       .batch = p.batch,
-                       .heads = p.heads,
-                       .length = p.length,
-                       .dim = p.dim,
-                       .row_width = p.row_width,
-                       .first_column = p.first_column});
+    return move(c, heads_of(p, data<T>(p.y), data<T>(p.x), false, p.x.add));
   });
 }
 
