@@ -19,32 +19,52 @@ std::string moment_name(const char* moment, const Param& p) {
   return fmt::format("optimizer.{}.{}", moment, p.name);
 }
 
+std::string master_name(const Param& p) { return "optimizer.master." + p.name; }
+
 // One tensor of the file: where its values lie on the device, without the rows that exist in memory only.
 struct Stored {
   std::string name;
   Shape shape;
   Tensor values;
+  FileType type = FileType::f32;  // or bf16, rounded
 };
 
 std::vector<Stored> tensors_of(const CheckpointParts& parts) {
   std::vector<Stored> all;
   for (const Param& p : parts.params.all()) {
-    all.push_back({p.name, p.file_shape, p.value.slice(0, p.file_shape)});
+    all.push_back({p.name, p.file_shape, p.value.slice(0, p.file_shape),
+                   parts.weights == DType::bf16 ? FileType::bf16 : FileType::f32});
     if (!parts.optimizer) continue;
     const auto moment = [&](const Tensor& slab) {
       return parts.params.range_of(p, slab).slice(0, p.file_shape);
     };
+    if (parts.weights == DType::bf16)
+      all.push_back({master_name(p), p.file_shape, moment(parts.params.masters())});
     all.push_back({moment_name("m", p), p.file_shape, moment(parts.optimizer->first_moment())});
     all.push_back({moment_name("v", p), p.file_shape, moment(parts.optimizer->second_moment())});
   }
   return all;
 }
 
-// Hands a tensor's values to `use` in pieces, so that saving needs next to no memory of its own.
-template <class Use> void by_pieces(const Tensor& values, Stream& stream, Use&& use) {
+// Hands the bytes of a tensor in the file to `use` in pieces, so that saving needs next to no memory of its
+// own. Returns whether all values are finite.
+template <class Use> bool by_pieces(const Stored& stored, Stream& stream, Use&& use) {
   constexpr std::int64_t kPiece = std::int64_t(1) << 20;
-  for (std::int64_t first = 0; first < values.numel(); first += kPiece)
-    use(values.slice(first, {std::min(kPiece, values.numel() - first)}).to_host(stream));
+  bool finite = true;
+  std::vector<k::bf16> rounded;
+  for (std::int64_t first = 0; first < stored.values.numel(); first += kPiece) {
+    const std::vector<float> values =
+        stored.values.slice(first, {std::min(kPiece, stored.values.numel() - first)}).to_host(stream);
+    finite &= std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
+    if (stored.type == FileType::f32) {
+      use(std::as_bytes(std::span(values)));
+    } else {
+      rounded.clear();
+      for (float v : values) rounded.emplace_back(v);
+      use(std::as_bytes(std::span(rounded)));
+    }
+  }
+  return finite;
 }
 
 std::map<std::string, std::uint32_t> read_checksums(const ContainerReader& file) {
@@ -80,13 +100,11 @@ void save_checkpoint(const std::filesystem::path& path, const CheckpointParts& p
   json checksums = json::object();
   for (const auto& t : tensors) {
     std::uint32_t checksum = 0;
-    by_pieces(t.values, stream, [&](const std::vector<float>& values) {
-      const bool finite = std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
-      require(finite, Exit::diverged,
-              "{}: not saved: {} holds a value that is not finite; lower --lr or resume an earlier one",
-              path.string(), t.name);
-      checksum = crc32_of(std::as_bytes(std::span(values)), checksum);
-    });
+    const bool finite =
+        by_pieces(t, stream, [&](std::span<const std::byte> bytes) { checksum = crc32_of(bytes, checksum); });
+    require(finite, Exit::diverged,
+            "{}: not saved: {} holds a value that is not finite; lower --lr or resume an earlier one",
+            path.string(), t.name);
     checksums[t.name] = checksum;
   }
   const auto tokenizer = std::as_bytes(std::span(parts.tokenizer.data(), parts.tokenizer.size()));
@@ -101,10 +119,8 @@ void save_checkpoint(const std::filesystem::path& path, const CheckpointParts& p
   writer.set("made_by", parts.made_by);
   writer.add("tokenizer", FileType::u8, {tokenizer.size()}, tokenizer);
   for (const auto& t : tensors)
-    writer.add(t.name, FileType::f32, dims(t.shape), [&t, &stream](const ContainerWriter::Sink& sink) {
-      by_pieces(t.values, stream,
-                [&sink](const std::vector<float>& values) { sink(std::as_bytes(std::span(values))); });
-    });
+    writer.add(t.name, t.type, dims(t.shape),
+               [&t, &stream](const ContainerWriter::Sink& sink) { by_pieces(t, stream, sink); });
   writer.save(path);
 }
 
@@ -129,37 +145,51 @@ std::string_view Checkpoint::tokenizer() const {
   return {reinterpret_cast<const char*>(entry.bytes.data()), entry.bytes.size()};
 }
 
-void Checkpoint::load_tensor(const std::string& name, const Shape& shape, const Tensor& into,
-                             Stream& stream) const {
-  const auto& entry = file_.at(name, FileType::f32);
+// The tensor's values, checked: present in one of the two types, of this shape, intact, finite.
+std::vector<float> Checkpoint::values_of(const std::string& name, const Shape& shape,
+                                         bool may_be_rounded) const {
+  const ContainerEntry* found = file_.find(name);
+  const bool rounded = may_be_rounded && found && found->type == FileType::bf16;
+  const auto& entry = file_.at(name, rounded ? FileType::bf16 : FileType::f32);
   require(entry.shape == dims(shape), Exit::checkpoint,
           "{}: tensor {} does not have the shape {} of its configuration", path(), name, to_string(shape));
   check_crc(file_, entry, crc32_);
-  const auto values = entry.as<float>();
+  std::vector<float> values;
+  if (rounded)
+    for (k::bf16 v : entry.as<k::bf16>()) values.push_back(float(v));
+  else values.assign(entry.as<float>().begin(), entry.as<float>().end());
   const bool finite = std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
   require(finite, Exit::checkpoint,
           "{}: tensor {} holds a value that is not finite; use an earlier checkpoint", path(), name);
-  into.slice(0, shape).from_host(values.data(), stream);
+  return values;
 }
 
 void Checkpoint::load(ParamStore& store, Stream& stream) const {
   const auto of_store = [&store](std::string_view name) {
-    for (std::string_view moment : {"optimizer.m.", "optimizer.v."})
+    for (std::string_view moment : {"optimizer.m.", "optimizer.v.", "optimizer.master."})
       if (name.starts_with(moment)) name.remove_prefix(moment.size());
     return name == "tokenizer" || store.find(name);
   };
   for (const auto& entry : file_.entries())
     require(of_store(entry.name), Exit::checkpoint,
             "{}: tensor {} is not part of the model that its configuration describes", path(), entry.name);
-  for (const Param& p : store.all()) load_tensor(p.name, p.file_shape, p.value, stream);
+  for (const Param& p : store.all()) {
+    std::vector<float> values = values_of(p.name, p.file_shape, true);
+    if (file_.find(master_name(p))) values = values_of(master_name(p), p.file_shape, false);
+    store.set(p, values.data(), stream);
+  }
 }
 
 void Checkpoint::load(AdamW& optimizer, const ParamStore& store, Stream& stream) const {
   require(has_optimizer(), Exit::checkpoint,
           "{}: holds weights only, no optimizer state; start from it with --init-from", path());
   for (const Param& p : store.all()) {
-    load_tensor(moment_name("m", p), p.file_shape, store.range_of(p, optimizer.first_moment()), stream);
-    load_tensor(moment_name("v", p), p.file_shape, store.range_of(p, optimizer.second_moment()), stream);
+    const auto load_moment = [&](const char* moment, const Tensor& slab) {
+      const auto values = values_of(moment_name(moment, p), p.file_shape, false);
+      store.range_of(p, slab).slice(0, p.file_shape).from_host(values.data(), stream);
+    };
+    load_moment("m", optimizer.first_moment());
+    load_moment("v", optimizer.second_moment());
   }
 }
 

@@ -13,8 +13,10 @@ namespace engine {
 struct CheckpointParts {
   const ParamStore& params;
   const AdamW* optimizer = nullptr;  // none: kind "weights", else "full"
-  std::string config, state;         // JSON
-  std::string_view tokenizer;        // its serialized form
+  // How the weights are stored. bf16: rounded, beside their fp32 masters in a full checkpoint.
+  DType weights = DType::f32;
+  std::string config, state;   // JSON
+  std::string_view tokenizer;  // its serialized form
   std::string made_by;
 };
 
@@ -33,15 +35,16 @@ class Checkpoint {
   bool has_optimizer() const { return file_.meta("kind") == "full"; }
   const std::string& path() const noexcept { return file_.path(); }
 
-  // Fill a sealed store, or an optimizer's moments, from the file. Every tensor must be there with the
-  // parameter's shape and its checksum; tensors that the store does not know are refused. Throws
+  // Fill a sealed store (from the masters where there are some), or an optimizer's moments, from the file.
+  // Every tensor must be there with the parameter's shape and its checksum; tensors that the store does not
+  // know are refused. Throws
   // Error(checkpoint).
   void load(ParamStore&, Stream&) const;
   void load(AdamW&, const ParamStore&, Stream&) const;
 
  private:
   void parse();
-  void load_tensor(const std::string& name, const Shape& shape, const Tensor& into, Stream&) const;
+  std::vector<float> values_of(const std::string& name, const Shape& shape, bool may_be_rounded) const;
 
   ContainerReader file_;
   std::map<std::string, std::uint32_t> crc32_;

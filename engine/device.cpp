@@ -42,7 +42,12 @@ std::string device_name(Device device) {
 
 Device parse_device(std::string_view text) {
   if (text == "cpu") return {};
-  if (text == "auto") return {};  // the ops have no CUDA kernels yet; a card is used on request only
+  if (text == "auto") {
+    if constexpr (has_cuda)
+      for (int i = 0; i < cuda_device_count(); i++)
+        if (k::cuda_has_code_for(i)) return {DeviceKind::cuda, i};
+    return {};
+  }
   int index = 0;
   if (text.starts_with("cuda:")) {
     auto [stop, error] = std::from_chars(text.data() + 5, text.data() + text.size(), index);
@@ -61,7 +66,20 @@ Device parse_device(std::string_view text) {
                                   cards == 0 ? std::string("no CUDA card or driver")
                                              : fmt::format("{} card{}", cards, cards == 1 ? "" : "s")),
                       Exit::gpu);
+  if constexpr (has_cuda)
+    if (!k::cuda_has_code_for(index))
+      throw DeviceError(
+          fmt::format(
+              "--device {0}: {1} is an sm_{2}, which this build has no code for; build with make CUDA=1 "
+              "ARCH={2}, or use --device cpu",
+              text, k::cuda_device_name(index), k::cuda_architecture(index)),
+          Exit::gpu);
   return {DeviceKind::cuda, index};
+}
+
+bool has_fast_bf16(Device device) noexcept {
+  if constexpr (has_cuda) return device.kind == DeviceKind::cuda && k::cuda_architecture(device.index) >= 80;
+  return false;
 }
 
 std::shared_ptr<std::byte> allocate(Device device, std::size_t bytes) {
@@ -85,8 +103,21 @@ std::shared_ptr<std::byte> allocate(Device device, std::size_t bytes) {
   return {static_cast<std::byte*>(at), [bytes](std::byte* p) { munmap(p, bytes); }};
 }
 
+std::shared_ptr<std::byte> allocate_staging(Device device, std::size_t bytes) {
+  if constexpr (has_cuda) {
+    if (device.kind == DeviceKind::cuda) {
+      void* at = nullptr;
+      if (!k::cuda_allocate_pinned(device.index, std::max<std::size_t>(bytes, 1), &at).ok())
+        throw DeviceError(fmt::format("out of page-locked memory: {} MiB wanted", bytes >> 20), Exit::memory);
+      return {static_cast<std::byte*>(at), [](std::byte* p) { k::cuda_free_pinned(p); }};
+    }
+  }
+  return allocate({}, bytes);
+}
+
 std::uint64_t peak_memory(Device device) {
-  if (device.kind == DeviceKind::cuda) return 0;
+  if constexpr (has_cuda)
+    if (device.kind == DeviceKind::cuda) return k::cuda_memory_in_use(device.index);
   std::ifstream status("/proc/self/status");
   std::uint64_t peak = 0, mapped = 0;
   for (std::string key, line; status >> key && std::getline(status, line);) {
@@ -123,6 +154,61 @@ void Stream::fill(void* at, int byte, std::size_t bytes) {
 void Stream::wait() {
   if constexpr (has_cuda)
     if (queue_) check(k::cuda_queue_wait(queue_.get()), "wait");
+}
+
+Event::Event(Device device) {
+  if constexpr (has_cuda) {
+    if (device.kind != DeviceKind::cuda) return;
+    void* event = nullptr;
+    check(k::cuda_event_create(device.index, &event), "event");
+    event_ = {event, [](void* e) { k::cuda_event_destroy(e); }};
+  }
+}
+
+void Event::record(Stream& stream) {
+  if constexpr (has_cuda)
+    if (event_) return check(k::cuda_event_record(event_.get(), stream.handle()), "event");
+  time_ = std::chrono::steady_clock::now();
+}
+
+void Event::wait() const {
+  if constexpr (has_cuda)
+    if (event_) check(k::cuda_event_wait(event_.get()), "wait");
+}
+
+double Event::seconds_since(const Event& earlier) const {
+  if constexpr (has_cuda) {
+    if (event_) {
+      wait();
+      double seconds = 0;
+      check(k::cuda_event_seconds(earlier.event_.get(), event_.get(), &seconds), "time");
+      return seconds;
+    }
+  }
+  return std::chrono::duration<double>(time_ - earlier.time_).count();
+}
+
+void Graph::run(Stream& stream, const std::function<void()>& work) {
+  if constexpr (has_cuda) {
+    if (stream.device().kind == DeviceKind::cuda) {
+      if (graph_) return check(k::cuda_replay(stream.handle(), graph_.get()), "graph");
+      if (warm_) {
+        check(k::cuda_record_begin(stream.handle()), "graph");
+        void* graph = nullptr;
+        try {
+          work();
+        } catch (...) {
+          if (k::cuda_record_end(stream.handle(), &graph).ok()) k::cuda_graph_destroy(graph);
+          throw;
+        }
+        check(k::cuda_record_end(stream.handle(), &graph), "graph");
+        graph_ = {graph, [](void* g) { k::cuda_graph_destroy(g); }};
+        return check(k::cuda_replay(stream.handle(), graph), "graph");
+      }
+      warm_ = true;
+    }
+  }
+  work();
 }
 
 }  // namespace engine

@@ -24,31 +24,40 @@ AdamW::AdamW(ParamStore& store, AdamWConfig config) : store_(store), config_(con
   scalars_ = raw(device, sizeof(k::AdamWScalars));
 }
 
+k::AdamWScalars AdamW::scalars(std::int64_t step, double learning_rate) const noexcept {
+  return {.learning_rate = float(learning_rate),
+          .correction1 = float(1 - std::pow(double(config_.beta1), double(step))),
+          .correction2 = float(1 - std::pow(double(config_.beta2), double(step)))};
+}
+
 void AdamW::step(Context& context, std::int64_t step, double learning_rate) {
+  const k::AdamWScalars now = scalars(step, learning_rate);
+  context.stream.copy(scalars_.data(), &now, sizeof now);
+  update(context);
+}
+
+void AdamW::update(Context& context) {
   for (auto& p : store_.all())
     if (!p.touched) context.stream.fill(p.grad.data(), 0, p.grad.bytes());
-  const k::AdamWScalars scalars{.learning_rate = float(learning_rate),
-                                .correction1 = float(1 - std::pow(double(config_.beta1), double(step))),
-                                .correction2 = float(1 - std::pow(double(config_.beta2), double(step)))};
-  context.stream.copy(scalars_.data(), &scalars, sizeof scalars);
   context.launch(
       "gradient norm",
       k::SumSquares{
           .sum = doubles(sum_), .partial = doubles(partial_), .x = store_.grads(), .count = store_.total()});
-  context.launch("adamw", k::AdamW{.value = store_.values().out(),
-                                   .master = nullptr,
-                                   .m = m_.f32(),
-                                   .v = v_.f32(),
-                                   .grad = store_.grads().f32(),
-                                   .sum_of_squares = doubles(sum_),
-                                   .scalars = static_cast<const k::AdamWScalars*>(scalars_.data()),
-                                   .count = store_.total(),
-                                   .decayed = store_.decayed(),
-                                   .beta1 = config_.beta1,
-                                   .beta2 = config_.beta2,
-                                   .eps = config_.eps,
-                                   .decay = config_.decay,
-                                   .clip = config_.clip});
+  context.launch("adamw",
+                 k::AdamW{.value = store_.values().out(),
+                          .master = store_.values().dtype() == DType::f32 ? nullptr : store_.masters().f32(),
+                          .m = m_.f32(),
+                          .v = v_.f32(),
+                          .grad = store_.grads().f32(),
+                          .sum_of_squares = doubles(sum_),
+                          .scalars = static_cast<const k::AdamWScalars*>(scalars_.data()),
+                          .count = store_.total(),
+                          .decayed = store_.decayed(),
+                          .beta1 = config_.beta1,
+                          .beta2 = config_.beta2,
+                          .eps = config_.eps,
+                          .decay = config_.decay,
+                          .clip = config_.clip});
 }
 
 double AdamW::grad_norm(Stream& stream) const {

@@ -12,11 +12,17 @@ struct AdamWConfig {
 class AdamW {
  public:
   AdamW(ParamStore&, AdamWConfig);
-  // One update from the gradients of the store. `step` counts from 1. Parameters that no op touched this step
-  // have their gradients cleared first. A non-finite norm leaves parameters and moments as they were.
-  void step(Context&, std::int64_t step, double learning_rate);
-  double grad_norm(Stream&) const;                     // of the last step, before clipping; waits
-  Tensor first_moment() const noexcept { return m_; }  // [total], fp32
+  // The numbers of step `step` (from 1) as the update reads them.
+  k::AdamWScalars scalars(std::int64_t step, double learning_rate) const noexcept;
+  // One update from the gradients of the store, with the scalars in the device's memory at update_scalars().
+  // Parameters that no op touched this step have their gradients cleared first. A non-finite norm leaves
+  // parameters and moments as they were.
+  void update(Context&);
+  Tensor update_scalars() const noexcept { return scalars_; }  // holds a k::AdamWScalars
+  Tensor sum_of_squares() const noexcept { return sum_; }  // holds a double: of the last update's gradients
+  void step(Context&, std::int64_t step, double learning_rate);  // uploads the scalars and updates
+  double grad_norm(Stream&) const;                               // of the last step, before clipping; waits
+  Tensor first_moment() const noexcept { return m_; }            // [total], fp32
   Tensor second_moment() const noexcept { return v_; }
 
  private:

@@ -65,9 +65,9 @@ void ParamStore::initialize(std::uint64_t seed, Stream& stream) {
   const Rng rng{seed};
   std::vector<float> start;
   for (auto& p : params_) {
-    start.assign(std::size_t(p.value.numel()), 0.f);
     const auto id = Rng::stream_of(p.name);
     const std::int64_t count = p.file_shape.numel();
+    start.resize(std::size_t(count));
 #pragma omp parallel for
     for (std::int64_t i = 0; i < count; i++) start[std::size_t(i)] = draw(p.init, rng, id, std::uint64_t(i));
     set(p, start.data(), stream);
@@ -75,8 +75,12 @@ void ParamStore::initialize(std::uint64_t seed, Stream& stream) {
 }
 
 void ParamStore::set(const Param& p, const float* values, Stream& stream) {
-  p.value.from_host(values, stream);
-  if (masters_ && dtype_ != DType::f32) range_of(p, masters_).from_host(values, stream);
+  const auto write = [&](const Tensor& whole) {
+    stream.fill(whole.data(), 0, whole.bytes());  // the rows that exist in memory only
+    whole.slice(0, p.file_shape).from_host(values, stream);
+  };
+  write(p.value);
+  if (masters_ && dtype_ != DType::f32) write(range_of(p, masters_));
 }
 
 Param* ParamStore::find(std::string_view name) noexcept {

@@ -42,7 +42,7 @@ class ParamStore {
   // Draws every start value: a function of (seed, name, index) alone.
   void initialize(std::uint64_t seed, Stream&);
 
-  // The values of a parameter with its memory shape, and its masters.
+  // The values of a parameter with its shape in files, and its masters.
   void set(const Param&, const float* values, Stream&);
 
   std::deque<Param>& all() noexcept { return params_; }
@@ -60,6 +60,7 @@ class ParamStore {
   Tensor range_of(const Param&, const Tensor& slab) const;
   void begin_step() noexcept;  // no gradient written yet
   Device device() const noexcept { return device_; }
+  DType dtype() const noexcept { return dtype_; }  // of the values
 
  private:
   Device device_;

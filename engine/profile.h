@@ -1,10 +1,11 @@
 // What the kernels of a step cost, op by op. A Context with a profile times every launch.
 #pragma once
-#include <chrono>
 #include <cstdint>
 #include <map>
 #include <string_view>
+#include <vector>
 
+#include "engine/device.h"
 #include "kernels/types.h"
 
 namespace engine {
@@ -17,21 +18,40 @@ class Profile {
     k::Cost cost;  // summed over the launches
   };
 
-  // Runs `kernel`, which returns when the work is done, and adds its time to `op`'s.
-  template <class Kernel> void time(std::string_view op, k::Cost cost, Kernel&& kernel) {
-    const auto start = std::chrono::steady_clock::now();
+  // Runs `kernel` between two events of the stream; nothing waits until totals().
+  template <class Kernel> void time(std::string_view op, k::Cost cost, Stream& stream, Kernel&& kernel) {
+    if (used_ == spans_.size()) spans_.push_back({{}, {}, Event(stream.device()), Event(stream.device())});
+    Span& span = spans_[used_++];
+    span.op = op;
+    span.cost = cost;
+    span.start.record(stream);
     kernel();
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    Total& total = totals_.try_emplace(op).first->second;
-    total.launches++;
-    total.seconds += seconds.count();
-    total.cost.flops += cost.flops;
-    total.cost.bytes += cost.bytes;
+    span.end.record(stream);
   }
-  // By op name; the names are those given to Context::launch, which are literals.
-  const std::map<std::string_view, Total>& totals() const noexcept { return totals_; }
+
+  // By op name; the names are those given to Context::launch, which are literals. Waits for the launches
+  // timed since the last call.
+  const std::map<std::string_view, Total>& totals() {
+    for (std::size_t i = 0; i < used_; i++) {
+      const Span& span = spans_[i];
+      Total& total = totals_[span.op];
+      total.launches++;
+      total.seconds += span.end.seconds_since(span.start);
+      total.cost.flops += span.cost.flops;
+      total.cost.bytes += span.cost.bytes;
+    }
+    used_ = 0;
+    return totals_;
+  }
 
  private:
+  struct Span {
+    std::string_view op;
+    k::Cost cost;
+    Event start, end;
+  };
+  std::vector<Span> spans_;  // used again after totals()
+  std::size_t used_ = 0;
   std::map<std::string_view, Total> totals_;
 };
 

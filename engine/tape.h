@@ -27,7 +27,7 @@ struct Context {  // what a step runs on; passed along, never global
     if (!arena.committed()) return;
     k::Status status;
     const auto perform = [&] { status = run_here(p); };
-    if (profile) profile->time(op, cost(p), [&] { perform(), stream.wait(); });
+    if (profile) profile->time(op, cost(p), stream, perform);
     else perform();
     if (!status.ok()) throw DeviceError(fmt::format("{}: {}", op, status.what), Exit::gpu);
   }

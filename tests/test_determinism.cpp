@@ -103,13 +103,14 @@ TEST_CASE("determinism: micro-batches count by their targets, not equally") {
     if (i != 5 && i != 30 && i != 31) few.targets[i] = -1;
   SmallModel m;
   engine::AdamW optimizer(m.store, {});
-  model::Trainer trainer(m.gpt, m.store, optimizer, m.stream, SmallModel::kBatch, SmallModel::kLength);
+  model::Trainer trainer(m.gpt, m.store, optimizer, m.stream,
+                         {.batch = SmallModel::kBatch, .length = SmallModel::kLength, .micro_batches = 2});
   const auto a = trainer.evaluate(many.view()), b = trainer.evaluate(few.view());
   REQUIRE(a.targets == 48);
   REQUIRE(b.targets == 3);
   // A step of rate 0 leaves the parameters as they are, so that the next starts from the same place.
   const auto gradients = [&](std::vector<model::MicroBatch> parts, const model::LossSum& expected) {
-    const auto loss = trainer.step(parts, 1, 0);
+    const auto loss = trainer.step(parts, 1, 0).loss;
     CHECK(loss.targets == expected.targets);
     CHECK(loss.mean() == doctest::Approx(expected.sum / double(expected.targets)).epsilon(1e-6));
     return m.gradients();
@@ -132,7 +133,8 @@ TEST_CASE("determinism: micro-batches count by their targets, not equally") {
 TEST_CASE("determinism: a step that is not finite changes nothing, and the next one trains") {
   SmallModel m;
   engine::AdamW optimizer(m.store, {});
-  model::Trainer trainer(m.gpt, m.store, optimizer, m.stream, SmallModel::kBatch, SmallModel::kLength);
+  model::Trainer trainer(m.gpt, m.store, optimizer, m.stream,
+                         {.batch = SmallModel::kBatch, .length = SmallModel::kLength, .micro_batches = 2});
   const Rows good(1);
   Rows bad(2);
   bad.ids[9] = 0;  // a token that no other sequence has, and whose embedding is broken
@@ -144,13 +146,13 @@ TEST_CASE("determinism: a step that is not finite changes nothing, and the next 
   CHECK(std::isfinite(optimizer.grad_norm(m.stream)));
   const auto values = m.values(), first = optimizer.first_moment().to_host(m.stream),
              second = optimizer.second_moment().to_host(m.stream);
-  CHECK(!std::isfinite(trainer.step({&other, 1}, 2, 1e-2).sum));
+  CHECK(!std::isfinite(trainer.step({&other, 1}, 2, 1e-2).loss.sum));
   CHECK(!std::isfinite(optimizer.grad_norm(m.stream)));
   CHECK(same_bits(m.values(), values));
   CHECK(same_bits(optimizer.first_moment().to_host(m.stream), first));
   CHECK(same_bits(optimizer.second_moment().to_host(m.stream), second));
   const auto next = trainer.step({&one, 1}, 3, 1e-2);
-  CHECK(std::isfinite(next.sum));
+  CHECK(std::isfinite(next.loss.sum));
   CHECK(std::isfinite(optimizer.grad_norm(m.stream)));
   CHECK(!same_bits(m.values(), values));
 }

@@ -143,7 +143,8 @@ struct Run {
 Run train(const GptConfig& config, std::int64_t length, std::int64_t batch, int steps, double rate) {
   Model m(config);
   engine::AdamW optimizer(m.store(), {.decay = 0});
-  model::Trainer trainer(m.gpt(), m.store(), optimizer, m.stream, batch, length);
+  model::Trainer trainer(m.gpt(), m.store(), optimizer, m.stream,
+                         {.batch = batch, .length = length, .micro_batches = 4 / batch});
   const Ids tokens = random_ids(4 * (length + 1), config.vocab, 3);
   Ids ids, targets;
   for (std::int64_t s = 0; s < 4; s++) {
@@ -158,7 +159,7 @@ Run train(const GptConfig& config, std::int64_t length, std::int64_t batch, int 
     parts.push_back({std::span(ids).subspan(at, rows), std::span(targets).subspan(at, rows)});
   Run run;
   for (int step = 1; step <= steps; step++) {
-    const auto sum = trainer.step(parts, step, rate);
+    const auto sum = trainer.step(parts, step, rate).loss;
     CHECK(sum.targets == 4 * length - 3);
     run.losses.push_back(sum.mean());
   }
@@ -272,7 +273,7 @@ TEST_CASE("gpt: a step does not depend on how it is divided into micro-batches")
 TEST_CASE("trainer: an evaluation gives the loss of the next step and changes nothing") {
   Model m(small(Attention::nsa));
   engine::AdamW optimizer(m.store(), {});
-  model::Trainer trainer(m.gpt(), m.store(), optimizer, m.stream, 2, 10);
+  model::Trainer trainer(m.gpt(), m.store(), optimizer, m.stream, {.batch = 2, .length = 10});
   const Ids ids = random_ids(20, 37, 1);
   Ids targets = random_ids(20, 37, 2);
   targets[4] = targets[19] = -1;
@@ -280,7 +281,7 @@ TEST_CASE("trainer: an evaluation gives the loss of the next step and changes no
   const auto before = m.store().values().to_host(m.stream);
   const auto evaluated = trainer.evaluate(batch);
   CHECK(same_bits(m.store().values().to_host(m.stream), before));
-  const auto stepped = trainer.step({&batch, 1}, 1, 1e-3);
+  const auto stepped = trainer.step({&batch, 1}, 1, 1e-3).loss;
   CHECK(evaluated.targets == 18);
   CHECK(stepped.targets == 18);
   CHECK(evaluated.sum == doctest::Approx(stepped.sum).epsilon(1e-6));

@@ -27,16 +27,39 @@ Command add_data(CLI::App& app, tools::BenchDataOptions& options) {
   return {data, [&options] { return tools::bench_data(options), 0; }};
 }
 
-Command add_cpu(CLI::App& app, tools::BenchCpu& options) {
-  CLI::App* cpu = app.add_subcommand("cpu", "a training step on the CPU, op by op");
-  cpu->add_option("--preset", options.preset, "the model");
-  tools::add_size(*cpu, "-b,--batch", options.batch, 1, 1 << 20, "sequences");
-  tools::add_size(*cpu, "-t,--seq-len", options.length, 1, 1 << 30, "tokens of a sequence");
-  tools::add_size(*cpu, "--vocab-size", options.vocab, 1, 1 << 24, "random ids below this");
-  tools::add_size(*cpu, "--steps", options.steps, 1, 1 << 20, "the median of so many counts");
-  tools::add_integer(*cpu, "--threads", options.threads, 0, 4096,
+// The flags of a step's size, which the commands that time one share.
+void add_step_flags(CLI::App& app, tools::BenchStep& options) {
+  app.add_option("--preset", options.preset, "the model");
+  tools::add_size(app, "-b,--batch", options.batch, 1, 1 << 20, "sequences")->default_str("the preset's");
+  tools::add_size(app, "-t,--seq-len", options.length, 1, 1 << 30, "tokens of a sequence")
+      ->default_str("the preset's");
+  tools::add_size(app, "--vocab-size", options.vocab, 1, 1 << 24, "random ids below this")
+      ->default_str("the preset's");
+  tools::add_size(app, "--steps", options.steps, 1, 1 << 20, "the median of so many counts");
+  tools::add_integer(app, "--threads", options.threads, 0, 4096,
                      "CPU threads; 0: all that this process may use");
+}
+
+Command add_cpu(CLI::App& app, tools::BenchStep& options) {
+  CLI::App* cpu = app.add_subcommand("cpu", "a training step on the CPU, op by op");
+  add_step_flags(*cpu, options);
   return {cpu, [&options] { return tools::bench_cpu(options), 0; }};
+}
+
+Command add_step(CLI::App& app, const char* name, const char* about, tools::BenchStep& options,
+                 void (*run)(tools::BenchStep)) {
+  CLI::App* step = app.add_subcommand(name, about);
+  add_step_flags(*step, options);
+  tools::add_size(*step, "--accum", options.accumulation, 1, 1 << 20, "micro-batches of a step")
+      ->default_str("the preset's");
+  tools::add_choice(*step, "--attn", options.attention, {"nsa", "dense"}, "attention")
+      ->default_str("the preset's");
+  tools::add_choice(*step, "--dtype", options.dtype, {"auto", "fp32", "bf16"}, "precision");
+  tools::add_choice(*step, "-r,--recompute", options.recompute, {"none", "block"},
+                    "what the backward pass computes again");
+  step->add_option("--device", options.device, "auto, cpu, cuda or cuda:N");
+  step->add_flag("--no-graph", options.no_graph, "launch kernel by kernel on a card");
+  return {step, [&options, run] { return run(options), 0; }};
 }
 
 }  // namespace
@@ -44,16 +67,20 @@ Command add_cpu(CLI::App& app, tools::BenchCpu& options) {
 int main(int argc, char** argv) {
   tools::BenchDataOptions data;
   data.threads = tools::default_threads();
-  tools::BenchCpu cpu;
-  return tools::run_tool("bench", "Times against ceilings measured in the same run.", argc, argv,
-                         [&](CLI::App& app) -> tools::Body {
-                           app.require_subcommand(0, 1)->fallthrough();
-                           const std::vector<Command> commands{add_data(app, data), add_cpu(app, cpu)};
-                           return [commands] {
-                             for (const Command& command : commands)
-                               if (command.app->parsed()) return command.run();
-                             engine::fail(engine::Exit::usage,
-                                          "no command given, expected data or cpu; see --help");
-                           };
-                         });
+  tools::BenchStep cpu, step, ops;
+  cpu.batch = 4, cpu.length = 256, cpu.accumulation = 1, cpu.vocab = 21128, cpu.steps = 5;
+  return tools::run_tool(
+      "bench", "Times against ceilings measured in the same run.", argc, argv,
+      [&](CLI::App& app) -> tools::Body {
+        app.require_subcommand(0, 1)->fallthrough();
+        const std::vector<Command> commands{
+            add_data(app, data), add_cpu(app, cpu),
+            add_step(app, "step", "a training step on random tokens, whole", step, tools::bench_step),
+            add_step(app, "ops", "a training step on random tokens, op by op", ops, tools::bench_ops)};
+        return [commands] {
+          for (const Command& command : commands)
+            if (command.app->parsed()) return command.run();
+          engine::fail(engine::Exit::usage, "no command given, expected data, cpu, ops or step; see --help");
+        };
+      });
 }

@@ -123,7 +123,8 @@ void declare_training(CLI::App& app, TrainFlags& f) {
   group(add_real(app, "--beta2", f.beta2, 0, 0.99999999, "AdamW's second moment"));
   group(add_real(app, "--eps", f.eps, 0, 1, "AdamW's epsilon"));
   group(add_real(app, "--clip", f.clip, 0, 1e9, "Largest gradient norm; 0: no clipping"));
-  group(add_choice(app, "--dtype", f.dtype, {"auto", "fp32"}, "Precision; the CPU computes in fp32"));
+  group(add_choice(app, "--dtype", f.dtype, {"auto", "fp32", "bf16"},
+                   "Precision; auto: bf16 on a card that is fast at it"));
   group(add_integer(app, "--seed", f.seed, 0, INT64_MAX, "Of start values and order of the data"));
   group(add_choice(app, "-r,--recompute", f.recompute, {"none", "block"},
                    "Run layers again in the backward pass to save memory"));
@@ -156,6 +157,8 @@ void declare(CLI::App& app, TrainFlags& f) {
   declare_training(app, f);
   declare_rhythm(app, f);
   app.add_option("--device", f.device, "auto, cpu, cuda or cuda:N")->group("run");
+  app.add_flag("--no-graph", f.no_graph, "Launch kernel by kernel on a card, not a step at a time")
+      ->group("run");
   app.add_flag("--list-devices", f.list_devices, "Print the devices and exit")->group("run");
   add_integer(app, "--threads", f.threads, 0, 4096, "CPU threads; 0: all that this process may use")
       ->group("run");

@@ -35,7 +35,8 @@ struct TrainFlags {
   std::string device = "auto", log, init_from;
   Resume resume = Resume::no;
   std::int64_t threads = 0;
-  bool overwrite = false, quiet = false, list_devices = false, plan_only = false, dry_run = false;
+  bool overwrite = false, quiet = false, list_devices = false, plan_only = false, dry_run = false,
+       no_graph = false;
 };
 
 // Values already in `flags` are the defaults.

@@ -51,6 +51,15 @@ std::unique_ptr<data::TokenFile> open_validation(const TrainFlags& f, const data
   return file;
 }
 
+// What the step computes in; the CPU's kernels know fp32 only, so there bf16 is a way to store.
+engine::DType compute_type(const std::string& dtype, engine::Device device) {
+  const bool fast = engine::has_fast_bf16(device);
+  require(dtype != "bf16" || fast || device.kind == engine::DeviceKind::cpu, Exit::usage,
+          "--dtype bf16: {} has no tensor cores for it (sm_80 and newer have); use --dtype fp32",
+          engine::device_name(device));
+  return fast && dtype != "fp32" ? engine::DType::bf16 : engine::DType::f32;
+}
+
 std::string fingerprint_of(const data::TokenFile* file) { return file ? file->fingerprint() : std::string(); }
 
 }  // namespace
@@ -75,7 +84,7 @@ TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique
       validation_(validation_windows(flags_, *data_, validation_data_.get())),
       tokenizer_(data_->tokenizer()),
       stream_(engine::parse_device(flags_.device)),
-      store_(stream_.device(), engine::DType::f32),
+      store_(stream_.device(), compute_type(flags_.dtype, stream_.device())),
       gpt_(config, store_, flags_.recompute == "block" ? model::Recompute::block : model::Recompute::none),
       schedule_{.kind = engine::parse_schedule(flags_.schedule),
                 .peak = flags_.learning_rate,
@@ -88,7 +97,10 @@ TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique
           flags_.data, data_->validation_from(), flags_.length + 1);
   store_.seal(true);
   optimizer_.emplace(store_, optimizer_config(flags_));
-  trainer_.emplace(gpt_, store_, *optimizer_, stream_, flags_.batch, flags_.length);
+  trainer_.emplace(
+      gpt_, store_, *optimizer_, stream_,
+      model::StepSizes{.batch = flags_.batch, .length = flags_.length, .micro_batches = flags_.accumulation});
+  trainer_->use_graphs(!flags_.no_graph);
 }
 
 void TrainRun::begin() {
@@ -137,8 +149,7 @@ void TrainRun::load(const Resumed& resumed) {
 
 void TrainRun::print_opening() const {
   say("train_gpt {}, {} build\n", kVersion, engine::has_cuda ? "CUDA" : "CPU");
-  say("device     {}; fp32{}; seed {}\n", engine::device_name(stream_.device()),
-      flags_.dtype == "auto" ? " (the CPU computes in fp32)" : "", flags_.seed);
+  say("device     {}; {}; seed {}\n", engine::device_name(stream_.device()), precision(), flags_.seed);
   say("data       {}: {} tokens to train on, {} to validate on; vocabulary {}\n", flags_.data,
       with_commas(std::int64_t(data_->validation_from())), with_commas(std::int64_t(validation_.targets())),
       with_commas(gpt_.config().vocab));
@@ -153,39 +164,73 @@ void TrainRun::print_opening() const {
   if (validation_.targets() == 0) say("validation off: the data has no validation part\n");
 }
 
+std::string TrainRun::precision() const {
+  if (store_.dtype() == engine::DType::bf16)
+    return flags_.dtype == "auto" ? "bf16 (the card has tensor cores for it), fp32 masters"
+                                  : "bf16, fp32 masters";
+  if (flags_.dtype == "bf16") return "fp32 (the CPU computes in it), stored as bf16";
+  if (flags_.dtype == "fp32") return "fp32";
+  return stream_.device().kind == engine::DeviceKind::cpu ? "fp32 (the CPU computes in fp32)"
+                                                          : "fp32 (the card has no fast bf16)";
+}
+
 void TrainRun::print_memory() const {
   const std::uint64_t values = store_.values().bytes(), gradients = store_.grads().bytes(),
-                      activations = trainer_->activation_bytes();
+                      activations = trainer_->activation_bytes(),
+                      masters = store_.dtype() == engine::DType::bf16 ? store_.masters().bytes() : 0,
+                      optimizer = 2 * gradients + masters;
   const auto row = [](const char* heading, const char* what, std::uint64_t bytes) {
     say("{:<10} {:<12} {:>12}\n", heading, what, mebibytes(bytes));
   };
   row("memory", "parameters", values);
   row("", "gradients", gradients);
-  row("", "optimizer", 2 * gradients);
+  row("", "optimizer", optimizer);
   row("", "activations", activations);
-  row("", "in all", values + 3 * gradients + activations);
+  row("", "in all", values + gradients + optimizer + activations);
 }
 
-model::LossSum TrainRun::train_step() {
+void TrainRun::submit_step() {
   for (WindowBatch& batch : batches_)
     for (std::int64_t row = 0; row < flags_.batch; row++)
       batch.read(train_, train_.shuffled(state_.next_sample++, std::uint64_t(flags_.seed)), row);
   state_.step++;
-  const model::LossSum loss = trainer_->step(micro_batches_, state_.step, schedule_.rate(state_.step));
-  state_.tokens += loss.targets;
-  return loss;
+  trainer_->submit(micro_batches_, state_.step, schedule_.rate(state_.step));
+  saved_ = false;
+}
+
+// Reads back the earliest step under way and reports it.
+void TrainRun::finish_step() {
+  const std::int64_t step = state_.step - std::int64_t(trainer_->under_way()) + 1;
+  const model::StepResult result = trainer_->finish();
+  const double loss = result.loss.mean();
+  state_.tokens += result.loss.targets;
+  state_.last_loss = loss;
+  const auto now = Clock::now();
+  log_->step({.step = step,
+              .steps = flags_.steps,
+              .tokens = state_.tokens,
+              .epoch = epoch_at(step),
+              .step_tokens = flags_.accumulation * flags_.batch * flags_.length,
+              .loss = loss,
+              .grad_norm = result.grad_norm,
+              .learning_rate = schedule_.rate(step),
+              .seconds = std::chrono::duration<double>(now - last_finish_).count(),
+              .memory_bytes = engine::peak_memory(stream_.device())});
+  last_finish_ = now;
+  if (!std::isfinite(loss) || !std::isfinite(result.grad_norm))
+    handle_nonfinite(step, loss, result.grad_norm);
 }
 
 // The optimizer has left the parameters as they were; the last checkpoint on the disk is the one to go on
 // from.
-void TrainRun::handle_nonfinite(double loss, double norm) {
-  log_->event(state_.step, "nonfinite", fmt::format("loss {}, gradient norm {}", loss, norm));
+void TrainRun::handle_nonfinite(std::int64_t step, double loss, double norm) {
+  log_->event(step, "nonfinite", fmt::format("loss {}, gradient norm {}", loss, norm));
   if (flags_.on_nonfinite == "skip") return;
   fail(Exit::diverged,
        "step {}: loss {}, gradient norm {}: not finite, nothing was updated or saved; lower --lr and "
        "--resume, or use "
        "--on-nonfinite skip",
-       state_.step, loss, norm);
+       step, loss, norm);
 }
 
 void TrainRun::evaluate(const data::Interrupt& interrupt) {
@@ -210,7 +255,7 @@ void TrainRun::evaluate(const data::Interrupt& interrupt) {
   const double loss = total.mean();
   log_->validation({.step = state_.step,
                     .tokens = state_.tokens,
-                    .epoch = epoch(),
+                    .epoch = epoch_at(state_.step),
                     .loss = loss,
                     .bits_per_byte = total.sum / std::numbers::ln2 / bytes});
   state_.last_validation = loss;
@@ -223,6 +268,7 @@ void TrainRun::evaluate(const data::Interrupt& interrupt) {
 engine::CheckpointParts TrainRun::parts(bool with_optimizer) const {
   return {.params = store_,
           .optimizer = with_optimizer ? &*optimizer_ : nullptr,
+          .weights = flags_.dtype == "bf16" ? engine::DType::bf16 : store_.dtype(),
           .config = model::to_json(gpt_.config()),
           .state = to_json(SavedState{state_, flags_, data_->fingerprint(),
                                       fingerprint_of(validation_data_.get()), data_->vocab_sha256()}),
@@ -251,36 +297,28 @@ void TrainRun::sample() {
 
 int TrainRun::train(const data::Interrupt& interrupt) try {
   const auto start = Clock::now();
-  const std::int64_t step_tokens = flags_.accumulation * flags_.batch * flags_.length;
+  // On a card the next step is queued before the last one's figures are read, so that it never waits.
+  const std::size_t ahead = stream_.device().kind == engine::DeviceKind::cuda ? 1 : 0;
   if (state_.evaluation_due) evaluate(interrupt);
   bool stop = flags_.stop_at > 0 && state_.step >= flags_.stop_at;
   while (!stop && !finished()) {
-    const auto step_start = Clock::now();
-    const model::LossSum loss = train_step();
-    const double norm = optimizer_->grad_norm(stream_);
-    state_.last_loss = loss.mean();
-    saved_ = false;
-    log_->step({.step = state_.step,
-                .steps = flags_.steps,
-                .tokens = state_.tokens,
-                .epoch = epoch(),
-                .step_tokens = step_tokens,
-                .loss = loss.mean(),
-                .grad_norm = norm,
-                .learning_rate = schedule_.rate(state_.step),
-                .seconds = seconds_since(step_start),
-                .memory_bytes = engine::peak_memory(stream_.device())});
-    if (!std::isfinite(loss.mean()) || !std::isfinite(norm)) handle_nonfinite(loss.mean(), norm);
-    state_.evaluation_due = evaluates() && (due(flags_.eval_every) || finished());
+    if (trainer_->under_way() == 0) last_finish_ = Clock::now();
+    submit_step();
     stop = state_.step == flags_.stop_at ||
            (flags_.max_minutes > 0 && seconds_since(start) >= 60 * flags_.max_minutes);
+    const bool evaluation = evaluates() && (due(flags_.eval_every) || finished()),
+               saving = stop || finished() || due(flags_.save_every), sampling = due(flags_.sample_every);
+    const bool settle = evaluation || saving || sampling;
+    while (trainer_->under_way() > (settle ? 0 : ahead)) finish_step();
+    state_.evaluation_due = evaluation;
     interrupt.check();
-    if (state_.evaluation_due) evaluate(interrupt);
-    if (stop || finished() || due(flags_.save_every)) save();
-    if (due(flags_.sample_every)) sample();
+    if (evaluation) evaluate(interrupt);
+    if (saving) save();
+    if (sampling) sample();
   }
   return 0;
 } catch (const data::Interrupted& interrupted) {
+  while (trainer_->under_way() > 0) finish_step();
   return 128 + interrupted.signal;
 }
 

@@ -52,15 +52,21 @@ class TrainRun {
   int train(const data::Interrupt&);  // the loop; returns the exit code
   void print_opening() const;
   void print_memory() const;
-  model::LossSum train_step();
-  void handle_nonfinite(double loss, double norm);
+  std::string precision() const;  // and why
+  void submit_step();
+  void finish_step();
+  void handle_nonfinite(std::int64_t step, double loss, double norm);
   void evaluate(const data::Interrupt&);  // one that a signal interrupts is due once more
   void save();                            // the checkpoint, and the history before it
   void sample();
   bool due(std::int64_t every) const noexcept { return every > 0 && state_.step % every == 0; }
   bool finished() const noexcept { return state_.step >= flags_.steps; }
   bool evaluates() const noexcept { return flags_.eval_every > 0 && validation_.targets() > 0; }
-  std::int64_t epoch() const noexcept { return std::int64_t(state_.next_sample / train_.whole()); }
+  // After step `step`, which may be one of those under way.
+  std::int64_t epoch_at(std::int64_t step) const noexcept {
+    const std::int64_t later = (state_.step - step) * flags_.accumulation * flags_.batch;
+    return std::int64_t((state_.next_sample - std::uint64_t(later)) / train_.whole());
+  }
   engine::CheckpointParts parts(bool with_optimizer) const;
 
   TrainFlags flags_;
@@ -77,7 +83,8 @@ class TrainRun {
   engine::Schedule schedule_;
   std::optional<Resumed> resumed_;
   TrainState state_;
-  bool saved_ = false;  // the checkpoint on the disk is of `state_`
+  bool saved_ = false;                                 // the checkpoint on the disk is of `state_`
+  std::chrono::steady_clock::time_point last_finish_;  // of a step, or when the first was queued
   std::optional<TrainLog> log_;
 };
 
