@@ -4,8 +4,6 @@
 #include <vector>
 
 #include "engine/rng.h"
-#include "kernels/basic.h"
-#include "kernels/matmul.h"
 #include "model/trainer.h"
 #include "tools/cli.h"
 #include "tools/console.h"
@@ -44,43 +42,35 @@ std::uint64_t bytes_of(const engine::ParamStore& store, const model::Trainer& tr
 
 }  // namespace
 
-// One large product, and a pass over memory far larger than the caches that reads and writes every byte.
+// One large product, and a sum of two arrays far larger than the caches.
 Ceilings measure_ceilings(engine::Stream& stream, engine::DType dtype) {
   const bool card = stream.device().kind == engine::DeviceKind::cuda;
-  const std::int64_t side = card ? 8192 : 2048, floats = std::int64_t(card ? 256 : 64) << 20;
-  engine::Arena arena(stream.device());
-  arena.commit();
-  engine::Context context{stream, arena};
-  const auto make = [&](engine::Shape shape, engine::DType t) {
-    return engine::Tensor::persistent(stream.device(), shape, t);
+  const std::int64_t side = card ? 8192 : 2048, count = std::int64_t(card ? 128 : 32) << 20;
+  engine::ParamStore store(stream.device(), dtype);
+  const auto start = engine::Init::uniform(0.1f);
+  engine::Param& left = store.add("left", {side, side}, start);
+  engine::Param& right = store.add("right", {side, side}, start);
+  store.seal(false);
+  store.initialize(1, stream);
+  const auto array = [&] {
+    const auto made = engine::Tensor::persistent(stream.device(), {count}, engine::DType::f32);
+    stream.fill(made.data(), 1, made.bytes());
+    return made;
   };
-  Ceilings ceilings{.product = dtype == engine::DType::bf16 ? "bf16 gemm" : "sgemm"};
-  {
-    const auto a = make({side, side}, dtype), b = make({side, side}, dtype), d = make({side, side}, dtype);
-    const engine::Rng rng{1};
-    std::vector<float> values(std::size_t(side * side));
-    for (std::size_t i = 0; i < values.size(); i++) values[i] = rng.uniform(0, i) - 0.5f;
-    a.from_host(values.data(), stream);
-    b.from_host(values.data(), stream);
-    const double seconds = best_seconds(stream, [&] {
-      context.launch("gemm", k::MatMul{.d = {d.data(), dtype, false},
-                                       .a = a,
-                                       .b = b,
-                                       .m = side,
-                                       .n = side,
-                                       .k = side,
-                                       .transpose_b = true});
-    });
-    ceilings.flops = 2. * double(side) * double(side) * double(side) / seconds;
-  }
-  const auto x = make({floats / 2}, engine::DType::f32), y = make({floats / 2}, engine::DType::f32);
-  stream.fill(x.data(), 1, x.bytes());
-  const double seconds = best_seconds(stream, [&] {
-    context.launch("copy",
-                   k::Accumulate{.y = {y.data(), engine::DType::f32, false}, .x = x, .count = floats / 2});
-  });
-  ceilings.bytes = 2 * double(x.bytes()) / seconds;
-  return ceilings;
+  const engine::Tensor a = array(), b = array();
+
+  engine::Arena arena(stream.device());
+  engine::Context context{stream, arena};
+  engine::Tape tape(context, engine::Tape::Mode::infer);
+  const auto product = [&] { engine::ops::linear(tape, left.value, right); };
+  const auto pass = [&] { engine::ops::add(tape, a, b); };
+  product();
+  pass();
+  arena.commit();
+  const double cube = double(side) * double(side) * double(side);
+  return {.product = dtype == engine::DType::bf16 ? "bf16 gemm" : "sgemm",
+          .flops = 2 * cube / best_seconds(stream, product),
+          .bytes = 3 * double(a.bytes()) / best_seconds(stream, pass)};
 }
 
 StepTimes time_steps(const BenchStep& options, const model::GptConfig& config, engine::Stream& stream,
