@@ -17,7 +17,7 @@ struct CheckpointParts {
   DType weights = DType::f32;
   std::string config, state;   // JSON
   std::string_view tokenizer;  // its serialized form
-  std::string made_by;
+  std::string made_by = {};
 };
 
 // Writes durably. Throws Error(io), or Error(diverged) before writing anything if a parameter is not finite:

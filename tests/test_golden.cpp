@@ -40,15 +40,16 @@ double worst_difference(const std::vector<float>& got, const std::vector<double>
 
 class GoldenRun {
  public:
-  explicit GoldenRun(const GoldenCase& g)
-      : golden_(g), store_(engine::Device{}, DType::f32), gpt_(g.config, store_), stream_(engine::Device{}) {
+  GoldenRun(const GoldenCase& g, engine::Device device)
+      : golden_(g), store_(device, DType::f32), gpt_(g.config, store_), stream_(device) {
     store_.seal(true);
     load_params();
     const engine::Shape rows{g.batch * g.length};
-    ids_ = Tensor::persistent({}, rows, DType::i32);
-    targets_ = Tensor::persistent({}, rows, DType::i32);
-    std::copy(g.ids.begin(), g.ids.end(), ids_.i32());
-    std::copy(g.targets.begin(), g.targets.end(), targets_.i32());
+    ids_ = Tensor::persistent(device, rows, DType::i32);
+    targets_ = Tensor::persistent(device, rows, DType::i32);
+    stream_.copy(ids_.data(), g.ids.data(), ids_.bytes());
+    stream_.copy(targets_.data(), g.targets.data(), targets_.bytes());
+    stream_.wait();
   }
 
   Errors run() {
@@ -70,13 +71,14 @@ class GoldenRun {
         continue;
       }
       missing.erase(name);
-      std::copy(tensor.values.begin(), tensor.values.end(), p->value.f32());
+      const std::vector<float> values(tensor.values.begin(), tensor.values.end());
+      store_.set(*p, values.data(), stream_);
     }
     for (const auto& name : missing) errors_.problems.push_back("parameter " + name + " is not in the case");
   }
 
   template <class F> void perform(F&& pass) {
-    engine::Arena arena{engine::Device{}};
+    engine::Arena arena{stream_.device()};
     engine::Context context{stream_, arena};
     pass(context, false);
     arena.commit();
@@ -147,8 +149,10 @@ class GoldenRun {
       errors_.wrong_picks = std::int64_t(expected.size());
       return;
     }
-    for (std::size_t i = 0; i < expected.size(); i++)
-      errors_.wrong_picks += selected.i32()[i] != int(expected[i]);
+    std::vector<std::int32_t> picks(expected.size());
+    stream_.copy(picks.data(), selected.data(), selected.bytes());
+    stream_.wait();
+    for (std::size_t i = 0; i < expected.size(); i++) errors_.wrong_picks += picks[i] != int(expected[i]);
   }
 
   const GoldenCase& golden_;
@@ -159,9 +163,8 @@ class GoldenRun {
   Errors errors_;
 };
 
-}  // namespace
-
-TEST_CASE("golden") {
+// Runs every case of the manifest whose rules are built, and prints a line each.
+void check_goldens(engine::Device device, const char* where) {
   const auto folder = tests::golden_dir();
   INFO("folder: ", folder.string());
   REQUIRE(std::filesystem::exists(folder / "manifest.json"));
@@ -172,20 +175,20 @@ TEST_CASE("golden") {
     try {
       g = tests::read_golden(folder, name);
     } catch (const std::exception& unreadable) {
-      std::printf("golden %s: FAILED (%s)\n", name.c_str(), unreadable.what());
+      std::printf("golden %s%s: FAILED (%s)\n", name.c_str(), where, unreadable.what());
       FAIL_CHECK(unreadable.what());
       continue;
     }
     if (!g.unsupported.empty()) {
-      std::printf("golden %s: skipped (%s)\n", name.c_str(), g.unsupported.c_str());
+      std::printf("golden %s%s: skipped (%s)\n", name.c_str(), where, g.unsupported.c_str());
       continue;
     }
     ran++;
-    const Errors e = GoldenRun(g).run();
+    const Errors e = GoldenRun(g, device).run();
     const bool ok = e.problems.empty() && e.logits <= kLogits && e.loss <= kLoss &&
                     e.gradients <= kGradients && e.wrong_picks == 0;
-    std::printf("golden %s: %s, logits %.1e, loss %.1e, gradients %.1e\n", name.c_str(), ok ? "ok" : "FAILED",
-                e.logits, e.loss, e.gradients);
+    std::printf("golden %s%s: %s, logits %.1e, loss %.1e, gradients %.1e\n", name.c_str(), where,
+                ok ? "ok" : "FAILED", e.logits, e.loss, e.gradients);
     for (const auto& problem : e.problems) FAIL_CHECK(problem);
     CHECK(e.logits <= kLogits);
     CHECK(e.loss <= kLoss);
@@ -194,4 +197,13 @@ TEST_CASE("golden") {
     CHECK(e.wrong_picks == 0);
   }
   CHECK(ran > 0);
+}
+
+}  // namespace
+
+TEST_CASE("golden") { check_goldens({}, ""); }
+
+TEST_CASE("golden on a card" *
+          doctest::skip(tests::lacks("golden on a card", engine::cuda_device_count() == 0, "no CUDA card"))) {
+  check_goldens({engine::DeviceKind::cuda, 0}, " on a card");
 }
