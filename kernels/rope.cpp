@@ -1,6 +1,5 @@
 #include "kernels/rope.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "kernels/cpu.h"
@@ -8,26 +7,59 @@
 namespace k {
 namespace {
 
-// Where the pair c of a head's features lies, and how far apart its two members are.
-struct Pairs {
-  std::int64_t step, apart;
-  Pairs(Rotation rotation, std::int64_t dim) {
-    step = rotation == Rotation::adjacent ? 2 : 1;
-    apart = rotation == Rotation::adjacent ? 1 : dim / 2;
-  }
-};
-
 // y (=|+=) x turned by the angles of one position; `turn` -1 turns back.
-void rotate(const float* x, float* y, const float* angles, Pairs pairs, std::int64_t dim, float turn,
-            bool add) {
+template <Rotation rotation, bool add>
+void rotate(const float* x, float* y, const float* angles, std::int64_t dim, float turn) {
+  constexpr bool kAdjacent = rotation == Rotation::adjacent;
+  const std::int64_t apart = kAdjacent ? 1 : dim / 2;
 #pragma omp simd
   for (std::int64_t c = 0; c < dim / 2; c++) {
-    float cosine = angles[2 * c], sine = turn * angles[2 * c + 1];
-    std::int64_t i = c * pairs.step, j = i + pairs.apart;
-    float u = x[i] * cosine - x[j] * sine, v = x[j] * cosine + x[i] * sine;
+    const std::int64_t i = kAdjacent ? 2 * c : c, j = i + apart;
+    const float cosine = angles[2 * c], sine = turn * angles[2 * c + 1];
+    const float u = x[i] * cosine - x[j] * sine, v = x[j] * cosine + x[i] * sine;
     y[i] = add ? y[i] + u : u;
     y[j] = add ? y[j] + v : v;
   }
+}
+
+template <bool add>
+void move(Rotation rotation, const float* x, float* y, const float* angles, std::int64_t dim, float turn) {
+  switch (rotation) {
+    case Rotation::none:
+#pragma omp simd
+      for (std::int64_t i = 0; i < dim; i++) y[i] = add ? y[i] + x[i] : x[i];
+      break;
+    case Rotation::adjacent: rotate<Rotation::adjacent, add>(x, y, angles, dim, turn); break;
+    case Rotation::halves: rotate<Rotation::halves, add>(x, y, angles, dim, turn); break;
+  }
+}
+
+// Calls f(part, packed, major, t) for every head of every token: part 0, 1, 2 is q, k, v; `packed` and
+// `major` are where the head begins in the packed rows and in its head-major tensors. A thread takes a head
+// of a sequence.
+template <class P, class F> void for_each_head(const P& p, F f) {
+  const std::int64_t columns = p.heads + 2 * p.kv_heads;
+#pragma omp parallel for schedule(static) if (p.batch * columns * p.length * p.dim >= kParallelFrom)
+  for (std::int64_t unit = 0; unit < p.batch * columns; unit++) {
+    const std::int64_t b = unit / columns, column = unit % columns;
+    const int part = column < p.heads ? 0 : column < p.heads + p.kv_heads ? 1 : 2;
+    const std::int64_t heads = part == 0 ? p.heads : p.kv_heads;
+    const std::int64_t h = part == 0 ? column : (column - p.heads) % heads;
+    for (std::int64_t t = 0; t < p.length; t++)
+      f(part, ((b * p.length + t) * columns + column) * p.dim, ((b * heads + h) * p.length + t) * p.dim, t);
+  }
+}
+
+struct Moved {                        // what SplitHeads and MergeHeads move at least
+  double head_major = 0, turned = 0;  // elements of head-major tensors, and of those that are turned
+  template <class P, class Tensors> void add(const P& p, const Tensors& tensors, std::int64_t heads) {
+    const double count = double(p.batch) * double(heads) * double(p.length) * double(p.dim);
+    for (int r = 0; r < kRotations; r++)
+      if (tensors[r].p) head_major += count, turned += r > 0 ? count : 0;
+  }
+};
+template <class P> double packed_elements(const P& p) {
+  return double(p.batch) * double(p.length) * double(p.heads + 2 * p.kv_heads) * double(p.dim);
 }
 
 }  // namespace
@@ -38,14 +70,19 @@ Cost cost(const RopeTable& p) {
 }
 
 Cost cost(const SplitHeads& p) {
-  double count = double(p.batch) * double(p.heads) * double(p.length) * double(p.dim);
-  return {p.rotation == Rotation::none ? 0 : 3 * count, count * double(size_of(p.x.t) + size_of(p.y.t))};
+  Moved moved;
+  const Out v[kRotations] = {p.v};
+  moved.add(p, p.q, p.heads), moved.add(p, p.k, p.kv_heads), moved.add(p, v, p.kv_heads);
+  return {3 * moved.turned, double(size_of(p.x.t)) * (packed_elements(p) + moved.head_major)};
 }
 
 Cost cost(const MergeHeads& p) {
-  double count = double(p.batch) * double(p.heads) * double(p.length) * double(p.dim);
-  double moved = double(size_of(p.y.t)) + double(size_of(p.x.t)) * (p.x.add ? 2 : 1);
-  return {(p.rotation == Rotation::none ? 0 : 3 * count) + (p.x.add ? count : 0), count * moved};
+  Moved moved;
+  moved.add(p, p.q, p.heads), moved.add(p, p.k, p.kv_heads);
+  const double turned = moved.turned;
+  moved.add(p, p.v, p.kv_heads);
+  const double packed = packed_elements(p), added = moved.head_major - (p.x.add ? 0 : packed);
+  return {3 * turned + added, double(size_of(p.x.t)) * moved.head_major + traffic(p.x, packed)};
 }
 
 Status run(Cpu, const RopeTable& p) noexcept {
@@ -63,41 +100,38 @@ Status run(Cpu, const RopeTable& p) noexcept {
 }
 
 Status run(Cpu, const SplitHeads& p) noexcept {
-  if (!all_f32(p.x.t, p.y.t)) return unsupported_dtype();
-  auto* x = f32(p.x);
-  auto* y = f32(p.y);
-  Pairs pairs(p.rotation, p.dim);
-#pragma omp parallel for schedule(static) if (p.batch * p.heads * p.length * p.dim >= kParallelFrom)
-  for (std::int64_t unit = 0; unit < p.batch * p.heads; unit++) {
-    std::int64_t b = unit / p.heads, h = unit % p.heads;
-    for (std::int64_t t = 0; t < p.length; t++) {
-      const float* from = x + (b * p.length + t) * p.row_width + p.first_column + h * p.dim;
-      float* to = y + (unit * p.length + t) * p.dim;
-      if (p.rotation == Rotation::none) std::copy_n(from, p.dim, to);
-      else rotate(from, to, p.table + t * p.dim, pairs, p.dim, 1, false);
-    }
-  }
+  const Out v[kRotations] = {p.v};
+  const Out* const parts[] = {p.q, p.k, v};
+  if (!all_f32(p.x.t)) return unsupported_dtype();
+  for (const Out* part : parts)
+    for (int r = 0; r < kRotations; r++)
+      if (part[r].p && !all_f32(part[r].t)) return unsupported_dtype();
+  for_each_head(p, [&](int part, std::int64_t packed, std::int64_t major, std::int64_t t) {
+    for (int r = 0; r < kRotations; r++)
+      if (float* y = f32(parts[part][r]))
+        move<false>(Rotation(r), f32(p.x) + packed, y + major, p.table + t * p.dim, p.dim, 1);
+  });
   return {};
 }
 
 Status run(Cpu, const MergeHeads& p) noexcept {
   if (!p.x.p) return {};
-  if (!all_f32(p.x.t, p.y.t)) return unsupported_dtype();
-  auto* x = f32(p.x);
-  auto* y = f32(p.y);
-  Pairs pairs(p.rotation, p.dim);
-#pragma omp parallel for schedule(static) if (p.batch * p.heads * p.length * p.dim >= kParallelFrom)
-  for (std::int64_t unit = 0; unit < p.batch * p.heads; unit++) {
-    std::int64_t b = unit / p.heads, h = unit % p.heads;
-    for (std::int64_t t = 0; t < p.length; t++) {
-      const float* from = y + (unit * p.length + t) * p.dim;
-      float* to = x + (b * p.length + t) * p.row_width + p.first_column + h * p.dim;
-      if (p.rotation != Rotation::none) rotate(from, to, p.table + t * p.dim, pairs, p.dim, -1, p.x.add);
-      else if (p.x.add)
-        for (std::int64_t d = 0; d < p.dim; d++) to[d] += from[d];
-      else std::copy_n(from, p.dim, to);
+  const In* const parts[] = {p.q, p.k, p.v};
+  if (!all_f32(p.x.t)) return unsupported_dtype();
+  for (const In* part : parts)
+    for (int r = 0; r < kRotations; r++)
+      if (part[r].p && !all_f32(part[r].t)) return unsupported_dtype();
+  for_each_head(p, [&](int part, std::int64_t packed, std::int64_t major, std::int64_t t) {
+    bool add = p.x.add;
+    for (int r = 0; r < kRotations; r++) {
+      const float* y = f32(parts[part][r]);
+      if (!y) continue;
+      const Rotation rotation = part == 2 ? Rotation::none : Rotation(r);
+      const auto to = add ? move<true> : move<false>;
+      to(rotation, y + major, f32(p.x) + packed, p.table + t * p.dim, p.dim, -1);
+      add = true;
     }
-  }
+  });
   return {};
 }
 

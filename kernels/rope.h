@@ -9,6 +9,7 @@ enum class Rotation : std::uint8_t {
   adjacent,  // features (2c, 2c + 1) are a pair
   halves,    // features (c, c + dim / 2) are a pair
 };
+inline constexpr int kRotations = 3;
 
 struct RopeTable {  // cos and sin of position * base^(-2c / dim); the product is rounded to fp32 once, as the
                     // reference does
@@ -17,23 +18,27 @@ struct RopeTable {  // cos and sin of position * base^(-2c / dim); the product i
   float base;
 };
 
-// y[b, h, t, :] = rotate(x[b * length + t, first_column + h * dim ...], position t)
+// A packed row of token t of sequence b is row b * length + t of [batch * length, (heads + 2 kv_heads) *
+// dim]: the heads of q, then of k, then of v. dim is even. kv_heads may be 0: rows of q alone.
+
+// q[r][b, h, t, :] = head h of q in the packed row, turned by Rotation r at position t; k likewise; v is not
+// turned.
 struct SplitHeads {
-  Out y;               // [batch, heads, length, dim]
-  In x;                // [batch * length, row_width]
-  const float* table;  // [length, dim / 2, 2]; unused for Rotation::none
-  Rotation rotation;
-  std::int64_t batch, heads, length, dim, row_width, first_column;
+  Out q[kRotations] = {}, k[kRotations] = {};  // [batch, heads (k: kv_heads), length, dim]; null: not wanted
+  Out v = {};                                  // [batch, kv_heads, length, dim], or null
+  In x;
+  const float* table;  // [length, dim / 2, 2]
+  std::int64_t batch, heads, kv_heads, length, dim;
 };
 
-// The transpose of SplitHeads: x[b * length + t, first_column + h * dim ...] (=|+=) rotate back(y[b, h, t,
-// :])
+// The transpose of SplitHeads: a head of x (=|+=) the sum of its head-major tensors, each turned back. Null
+// ones are left out; every head has at least one. The sum is in fp32 and in the order of the arrays, after
+// what x holds, and is rounded once. Any of the tensors of v may be given: they differ in who made them only.
 struct MergeHeads {
-  Grad x;  // [batch * length, row_width]: only the columns of these heads are written
-  In y;    // [batch, heads, length, dim]
+  Grad x;
+  In q[kRotations] = {}, k[kRotations] = {}, v[kRotations] = {};
   const float* table;
-  Rotation rotation;
-  std::int64_t batch, heads, length, dim, row_width, first_column;
+  std::int64_t batch, heads, kv_heads, length, dim;
 };
 
 Cost cost(const RopeTable&);

@@ -1,11 +1,11 @@
 // Dense and sparse causal attention over packed q, k, v rows (docs/model.md 1.2, 1.3).
 //
-// Saved for the backward pass: q, k, v head-major, each branch's output and log-sum-exp, the compressed
-// blocks and the picks. Sparse attention keeps q and k unrotated, since all branches share them, and turns
-// them again when a branch needs it; dense attention has one reader and keeps them rotated.
+// Saved for the backward pass: q, k, v head-major (q and k once for every rotation that a branch reads), each
+// branch's output and log-sum-exp, the compressed blocks and the picks.
 #include "kernels/attention.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -14,11 +14,18 @@
 namespace engine::ops {
 namespace {
 
-using k::Rotation;
+// Head-major tensors by k::Rotation, or the gradients of these; empty where nobody reads that one. v is never
+// turned: it stands at kPlain, its gradient from a branch where the branch's others do.
+constexpr std::size_t kPlain = std::size_t(k::Rotation::none), kAdjacent = std::size_t(k::Rotation::adjacent),
+                      kHalves = std::size_t(k::Rotation::halves);
+struct HeadMajor {
+  std::array<Tensor, k::kRotations> q, k, v;
+};
 
 struct Sizes {
   std::int64_t batch, length;
   Heads heads;
+  DType dtype;
   k::AttentionShape shape() const { return {batch, heads.query, heads.kv, length, heads.dim}; }
   Shape queries() const { return {batch, heads.query, length, heads.dim}; }
   Shape keys() const { return {batch, heads.kv, length, heads.dim}; }
@@ -38,7 +45,7 @@ Sizes check(const char* op, const Tensor& qkv, const Tensor& rope, const Heads& 
   std::int64_t rows = qkv.shape()[0];
   require(batch > 0 && rows > 0 && rows % batch == 0, Exit::failure,
           "{}: qkv has {} rows, not a multiple of batch {}", op, rows, batch);
-  Sizes sizes{batch, rows / batch, heads};
+  Sizes sizes{batch, rows / batch, heads, qkv.dtype()};
   Shape table{sizes.length, heads.dim / 2, 2};
   require(rope.shape() == table, Exit::failure, "{}: the rotation table is {}, expected {}", op,
           to_string(rope.shape()), to_string(table));
@@ -51,54 +58,39 @@ void check(const Param* param, const char* role, Shape expected) {
           param->name, role, to_string(param->value.shape()), to_string(expected));
 }
 
-// The heads [first, first + count) of packed rows, head-major and turned. `To` is a Tape or a Back.
-template <class To> void split(To& on, const Sizes& sizes, const Tensor& qkv, const Tensor& rope,
-                               Rotation rotation, std::int64_t first, const Tensor& y) {
-  on.launch("split heads", k::SplitHeads{.y = y.out(),
-                                         .x = qkv,
+// The heads of packed rows as the tensors of `to`, as far as they have memory. `On` is a Tape or a Back.
+template <class On>
+void split(On& on, const Sizes& sizes, const Tensor& rows, const Tensor& rope, const HeadMajor& to) {
+  const auto out = [](const Tensor& t) { return t ? t.out() : k::Out{}; };
+  on.launch("split heads", k::SplitHeads{.q = {out(to.q[0]), out(to.q[1]), out(to.q[2])},
+                                         .k = {out(to.k[0]), out(to.k[1]), out(to.k[2])},
+                                         .v = out(to.v[kPlain]),
+                                         .x = rows,
                                          .table = rope.f32(),
-                                         .rotation = rotation,
                                          .batch = sizes.batch,
-                                         .heads = y.shape()[1],
+                                         .heads = sizes.heads.query,
+                                         .kv_heads = to.v[kPlain] ? sizes.heads.kv : 0,
                                          .length = sizes.length,
-                                         .dim = sizes.heads.dim,
-                                         .row_width = qkv.shape()[1],
-                                         .first_column = first * sizes.heads.dim});
+                                         .dim = sizes.heads.dim});
 }
 
-// Head-major x, turned. A head-major tensor is packed rows of one head each, batch x heads times.
-template <class To>
-void turn(To& on, const Tensor& x, const Tensor& rope, Rotation rotation, const Tensor& y) {
-  const Shape& s = x.shape();
-  on.launch("rotate", k::SplitHeads{.y = y.out(),
-                                    .x = x,
-                                    .table = rope.f32(),
-                                    .rotation = rotation,
-                                    .batch = s[0] * s[1],
-                                    .heads = 1,
-                                    .length = s[2],
-                                    .dim = s[3],
-                                    .row_width = s[3],
-                                    .first_column = 0});
-}
-
-// Packed rows' heads [first, ...) (=|+=) head-major y, turned back.
-template <class To> void merge(To& on, const Tensor& y, const Tensor& rope, Rotation rotation, k::Grad rows,
-                               std::int64_t row_width, std::int64_t first) {
-  const Shape& s = y.shape();
+// The way back: packed rows (=|+=) the sums over `from`, turned back.
+template <class On>
+void merge(On& on, const Sizes& sizes, const HeadMajor& from, const Tensor& rope, k::Grad rows) {
+  const auto in = [](const Tensor& t) { return t ? k::In(t) : k::In{}; };
   on.launch("merge heads", k::MergeHeads{.x = rows,
-                                         .y = y,
+                                         .q = {in(from.q[0]), in(from.q[1]), in(from.q[2])},
+                                         .k = {in(from.k[0]), in(from.k[1]), in(from.k[2])},
+                                         .v = {in(from.v[0]), in(from.v[1]), in(from.v[2])},
                                          .table = rope.f32(),
-                                         .rotation = rotation,
-                                         .batch = s[0],
-                                         .heads = s[1],
-                                         .length = s[2],
-                                         .dim = s[3],
-                                         .row_width = row_width,
-                                         .first_column = first * s[3]});
+                                         .batch = sizes.batch,
+                                         .heads = sizes.heads.query,
+                                         .kv_heads = from.v[kPlain] ? sizes.heads.kv : 0,
+                                         .length = sizes.length,
+                                         .dim = sizes.heads.dim});
 }
 
-k::Grad grad(const Tensor& t, bool add = false) { return {t.data(), t.dtype(), add}; }
+k::Grad grad(const Tensor& t) { return {t.data(), t.dtype(), false}; }
 
 }  // namespace
 
@@ -119,9 +111,7 @@ Tensor dense_attention(Tape& tape, const Tensor& qkv, const Tensor& rope, const 
   constexpr std::int64_t kAll = std::numeric_limits<std::int64_t>::max();
   Tensor q = tape.make(sizes.queries(), qkv.dtype()), k = tape.make(sizes.keys(), qkv.dtype()),
          v = tape.make(sizes.keys(), qkv.dtype());
-  split(tape, sizes, qkv, rope, Rotation::adjacent, 0, q);
-  split(tape, sizes, qkv, rope, Rotation::adjacent, heads.query, k);
-  split(tape, sizes, qkv, rope, Rotation::none, heads.query + heads.kv, v);
+  split(tape, sizes, qkv, rope, {.q = {Tensor(), q}, .k = {Tensor(), k}, .v = {v}});
 
   Tensor out = tape.make(sizes.queries(), qkv.dtype()), lse = tape.make(sizes.query_rows());
   tape.launch("dense attention", k::WindowForward{.out = out.out(),
@@ -132,15 +122,14 @@ Tensor dense_attention(Tape& tape, const Tensor& qkv, const Tensor& rope, const 
                                                   .shape = sizes.shape(),
                                                   .reach = kAll,
                                                   .scale = sizes.scale()});
-  std::int64_t width = heads.query * heads.dim;
-  Tensor y = tape.make({qkv.shape()[0], width}, qkv.dtype());
-  merge(tape, out, rope, Rotation::none, grad(y), width, 0);
+  Tensor y = tape.make({qkv.shape()[0], heads.query * heads.dim}, qkv.dtype());
+  merge(tape, sizes, {.q = {out}, .k = {}, .v = {}}, rope, grad(y));
 
   tape.record("dense attention", {&y}, [=, x = Slot(qkv)](Back& back) {
     Tensor dout = back.scratch(sizes.queries(), x.dtype), dq = back.scratch(sizes.queries(), x.dtype),
            dk = back.scratch(sizes.keys(), x.dtype), dv = back.scratch(sizes.keys(), x.dtype),
            delta = back.scratch(sizes.query_rows());
-    split(back, sizes, back.take(), rope, Rotation::none, 0, dout);
+    split(back, sizes, back.take(), rope, {.q = {dout}, .k = {}, .v = {}});
     back.launch("dense attention backward", k::WindowBackward{.dq = grad(dq),
                                                               .dk = grad(dk),
                                                               .dv = grad(dv),
@@ -154,10 +143,7 @@ Tensor dense_attention(Tape& tape, const Tensor& qkv, const Tensor& rope, const 
                                                               .shape = sizes.shape(),
                                                               .reach = kAll,
                                                               .scale = sizes.scale()});
-    k::Grad dqkv = back.into(x);
-    merge(back, dq, rope, Rotation::adjacent, dqkv, heads.packed(), 0);
-    merge(back, dk, rope, Rotation::adjacent, dqkv, heads.packed(), heads.query);
-    merge(back, dv, rope, Rotation::none, dqkv, heads.packed(), heads.query + heads.kv);
+    merge(back, sizes, {.q = {Tensor(), dq}, .k = {Tensor(), dk}, .v = {dv}}, rope, back.into(x));
   });
   return y;
 }
@@ -174,7 +160,7 @@ struct Sparse {
   NsaConfig config;
   NsaParams params;
   Tensor rope, gates;
-  Tensor q, k, v;           // head-major, unrotated
+  HeadMajor x;  // plain for the compressed branch, adjacent for the fine one, halves for the window
   Tensor ck, cv, selected;  // compressed blocks; picks
   Branch compressed, fine, window;
 
@@ -191,12 +177,9 @@ struct Sparse {
  private:
   Branch make_branch(Tape&) const;
   Tensor compress(Tape&, const Tensor& x, const Param& weight, const Param& bias, const Param& place) const;
-  template <class Attend> void turned_backward(Back&, Rotation, k::Grad dqkv, Attend attend) const;
-  void fine_backward(Back&, const Tensor& dout, const Tensor& d_importance, k::Grad dqkv,
-                     const Tensor& dv) const;
-  void window_backward(Back&, const Tensor& dout, k::Grad dqkv, const Tensor& dv) const;
-  void compressed_backward(Back&, const Tensor& dout, const Tensor& d_importance, k::Grad dqkv,
-                           const Tensor& dv) const;
+  void fine_backward(Back&, const Tensor& dout, const Tensor& d_importance, HeadMajor&) const;
+  void window_backward(Back&, const Tensor& dout, HeadMajor&) const;
+  void compressed_backward(Back&, const Tensor& dout, const Tensor& d_importance, HeadMajor&) const;
   void compress_backward(Back&, const Tensor& dy, const Tensor& x, k::Grad dx, Param& weight, Param& bias,
                          Param& place) const;
 };
@@ -221,7 +204,7 @@ void Sparse::check_parameters() const {
 }
 
 Branch Sparse::make_branch(Tape& tape) const {
-  return {tape.make(sizes.queries(), q.dtype()), tape.make(sizes.query_rows())};
+  return {tape.make(sizes.queries(), sizes.dtype), tape.make(sizes.query_rows())};
 }
 
 Tensor Sparse::compress(Tape& tape, const Tensor& x, const Param& weight, const Param& bias,
@@ -243,15 +226,13 @@ Tensor Sparse::compress(Tape& tape, const Tensor& x, const Param& weight, const 
 
 void Sparse::forward(Tape& tape, const Tensor& qkv, const Tensor& y) {
   const Heads& heads = sizes.heads;
-  q = tape.make(sizes.queries(), qkv.dtype());
-  k = tape.make(sizes.keys(), qkv.dtype());
-  v = tape.make(sizes.keys(), qkv.dtype());
-  split(tape, sizes, qkv, rope, Rotation::none, 0, q);
-  split(tape, sizes, qkv, rope, Rotation::none, heads.query, k);
-  split(tape, sizes, qkv, rope, Rotation::none, heads.query + heads.kv, v);
+  for (Tensor& q : x.q) q = tape.make(sizes.queries(), sizes.dtype);
+  for (Tensor& k : x.k) k = tape.make(sizes.keys(), sizes.dtype);
+  x.v[kPlain] = tape.make(sizes.keys(), sizes.dtype);
+  split(tape, sizes, qkv, rope, x);
 
-  ck = compress(tape, k, *params.compress_k, *params.bias_k, *params.place_k);
-  cv = compress(tape, v, *params.compress_v, *params.bias_v, *params.place_v);
+  ck = compress(tape, x.k[kPlain], *params.compress_k, *params.bias_k, *params.place_k);
+  cv = compress(tape, x.v[kPlain], *params.compress_v, *params.bias_v, *params.place_v);
   compressed = make_branch(tape);
   selected = tape.make(pick_rows(), DType::i32);
   {
@@ -260,7 +241,7 @@ void Sparse::forward(Tape& tape, const Tensor& qkv, const Tensor& y) {
                                                              .lse = compressed.lse.f32(),
                                                              .selected = selected.i32(),
                                                              .logits = logits.f32(),
-                                                             .q = q,
+                                                             .q = x.q[kPlain],
                                                              .ck = ck,
                                                              .cv = cv,
                                                              .memory = params.memory->value,
@@ -273,26 +254,21 @@ void Sparse::forward(Tape& tape, const Tensor& qkv, const Tensor& y) {
   }
   fine = make_branch(tape);
   window = make_branch(tape);
-  Tensor turned_q = tape.make(sizes.queries(), qkv.dtype()), turned_k = tape.make(sizes.keys(), qkv.dtype());
-  turn(tape, q, rope, Rotation::adjacent, turned_q);
-  turn(tape, k, rope, Rotation::adjacent, turned_k);
   tape.launch("selected attention", k::SelectedForward{.out = fine.out.out(),
                                                        .lse = fine.lse.f32(),
-                                                       .q = turned_q,
-                                                       .k = turned_k,
-                                                       .v = v,
+                                                       .q = x.q[kAdjacent],
+                                                       .k = x.k[kAdjacent],
+                                                       .v = x.v[kPlain],
                                                        .selected = selected.i32(),
                                                        .shape = sizes.shape(),
                                                        .block = config.block,
                                                        .top = picks(),
                                                        .scale = sizes.scale()});
-  turn(tape, q, rope, Rotation::halves, turned_q);
-  turn(tape, k, rope, Rotation::halves, turned_k);
   tape.launch("window attention", k::WindowForward{.out = window.out.out(),
                                                    .lse = window.lse.f32(),
-                                                   .q = turned_q,
-                                                   .k = turned_k,
-                                                   .v = v,
+                                                   .q = x.q[kHalves],
+                                                   .k = x.k[kHalves],
+                                                   .v = x.v[kPlain],
                                                    .shape = sizes.shape(),
                                                    .reach = config.window,
                                                    .scale = sizes.scale()});
@@ -307,11 +283,11 @@ void Sparse::forward(Tape& tape, const Tensor& qkv, const Tensor& y) {
                                        .dim = heads.dim});
 }
 
-// The branches' gradients meet in dqkv (q and k, turned back) and in dv; the compressed branch comes last,
-// because the fine branch may send it gradients of the picks' importance.
+// The compressed branch comes last, because the fine branch may send it gradients of the picks' importance.
 void Sparse::backward(Back& back, const Slot& qkv_slot, const Slot& gates_slot) const {
-  Tensor dcompressed = back.scratch(sizes.queries(), q.dtype()),
-         dfine = back.scratch(sizes.queries(), q.dtype()), dwindow = back.scratch(sizes.queries(), q.dtype());
+  Tensor dcompressed = back.scratch(sizes.queries(), sizes.dtype),
+         dfine = back.scratch(sizes.queries(), sizes.dtype),
+         dwindow = back.scratch(sizes.queries(), sizes.dtype);
   back.launch("gates backward", k::GatesBackward{.dcompressed = grad(dcompressed),
                                                  .dselected = grad(dfine),
                                                  .dwindow = grad(dwindow),
@@ -326,83 +302,65 @@ void Sparse::backward(Back& back, const Slot& qkv_slot, const Slot& gates_slot) 
                                                  .length = sizes.length,
                                                  .dim = sizes.heads.dim});
   Tensor d_importance = config.diff_topk ? back.scratch(pick_rows()) : Tensor();
-  Tensor dv = back.scratch(sizes.keys(), q.dtype());
-  k::Grad dqkv = back.into(qkv_slot), more = dqkv;
-  more.add = true;
-  fine_backward(back, dfine, d_importance, dqkv, dv);
+  HeadMajor d;
+  for (Tensor& dq : d.q) dq = back.scratch(sizes.queries(), sizes.dtype);
+  for (Tensor& dk : d.k) dk = back.scratch(sizes.keys(), sizes.dtype);
+  for (Tensor& dv : d.v) dv = back.scratch(sizes.keys(), sizes.dtype);
+  fine_backward(back, dfine, d_importance, d);
   dfine = Tensor();
-  window_backward(back, dwindow, more, dv);
+  window_backward(back, dwindow, d);
   dwindow = Tensor();
-  compressed_backward(back, dcompressed, d_importance, more, dv);
-  merge(back, dv, rope, Rotation::none, dqkv, sizes.heads.packed(), sizes.heads.query + sizes.heads.kv);
+  compressed_backward(back, dcompressed, d_importance, d);
+  dcompressed = Tensor();
+  merge(back, sizes, d, rope, back.into(qkv_slot));
 }
 
-// The backward pass of a branch that turns q and k: `attend` fills dq and dk of the turned ones, which are
-// turned back into dqkv.
-template <class Attend>
-void Sparse::turned_backward(Back& back, Rotation rotation, k::Grad dqkv, Attend attend) const {
-  Tensor turned_q = back.scratch(sizes.queries(), q.dtype()),
-         turned_k = back.scratch(sizes.keys(), q.dtype()), dq = back.scratch(sizes.queries(), q.dtype()),
-         dk = back.scratch(sizes.keys(), q.dtype()), delta = back.scratch(sizes.query_rows());
-  turn(back, q, rope, rotation, turned_q);
-  turn(back, k, rope, rotation, turned_k);
-  attend(turned_q, turned_k, grad(dq), grad(dk), delta.f32());
-  merge(back, dq, rope, rotation, dqkv, sizes.heads.packed(), 0);
-  merge(back, dk, rope, rotation, dqkv, sizes.heads.packed(), sizes.heads.query);
+void Sparse::fine_backward(Back& back, const Tensor& dout, const Tensor& d_importance, HeadMajor& d) const {
+  Tensor delta = back.scratch(sizes.query_rows());
+  back.launch("selected attention backward", k::SelectedBackward{.dq = grad(d.q[kAdjacent]),
+                                                                 .dk = grad(d.k[kAdjacent]),
+                                                                 .dv = grad(d.v[kAdjacent]),
+                                                                 .d_importance = d_importance.f32(),
+                                                                 .delta = delta.f32(),
+                                                                 .dout = dout,
+                                                                 .out = fine.out,
+                                                                 .q = x.q[kAdjacent],
+                                                                 .k = x.k[kAdjacent],
+                                                                 .v = x.v[kPlain],
+                                                                 .lse = fine.lse.f32(),
+                                                                 .selected = selected.i32(),
+                                                                 .shape = sizes.shape(),
+                                                                 .block = config.block,
+                                                                 .top = picks(),
+                                                                 .scale = sizes.scale()});
 }
 
-void Sparse::fine_backward(Back& back, const Tensor& dout, const Tensor& d_importance, k::Grad dqkv,
-                           const Tensor& dv) const {
-  turned_backward(back, Rotation::adjacent, dqkv,
-                  [&](const Tensor& turned_q, const Tensor& turned_k, k::Grad dq, k::Grad dk, float* delta) {
-                    back.launch("selected attention backward",
-                                k::SelectedBackward{.dq = dq,
-                                                    .dk = dk,
-                                                    .dv = grad(dv),
-                                                    .d_importance = d_importance.f32(),
-                                                    .delta = delta,
-                                                    .dout = dout,
-                                                    .out = fine.out,
-                                                    .q = turned_q,
-                                                    .k = turned_k,
-                                                    .v = v,
-                                                    .lse = fine.lse.f32(),
-                                                    .selected = selected.i32(),
-                                                    .shape = sizes.shape(),
-                                                    .block = config.block,
-                                                    .top = picks(),
-                                                    .scale = sizes.scale()});
-                  });
+void Sparse::window_backward(Back& back, const Tensor& dout, HeadMajor& d) const {
+  Tensor delta = back.scratch(sizes.query_rows());
+  back.launch("window attention backward", k::WindowBackward{.dq = grad(d.q[kHalves]),
+                                                             .dk = grad(d.k[kHalves]),
+                                                             .dv = grad(d.v[kHalves]),
+                                                             .delta = delta.f32(),
+                                                             .dout = dout,
+                                                             .out = window.out,
+                                                             .q = x.q[kHalves],
+                                                             .k = x.k[kHalves],
+                                                             .v = x.v[kPlain],
+                                                             .lse = window.lse.f32(),
+                                                             .shape = sizes.shape(),
+                                                             .reach = config.window,
+                                                             .scale = sizes.scale()});
 }
 
-void Sparse::window_backward(Back& back, const Tensor& dout, k::Grad dqkv, const Tensor& dv) const {
-  turned_backward(back, Rotation::halves, dqkv,
-                  [&](const Tensor& turned_q, const Tensor& turned_k, k::Grad dq, k::Grad dk, float* delta) {
-                    back.launch("window attention backward", k::WindowBackward{.dq = dq,
-                                                                               .dk = dk,
-                                                                               .dv = grad(dv, true),
-                                                                               .delta = delta,
-                                                                               .dout = dout,
-                                                                               .out = window.out,
-                                                                               .q = turned_q,
-                                                                               .k = turned_k,
-                                                                               .v = v,
-                                                                               .lse = window.lse.f32(),
-                                                                               .shape = sizes.shape(),
-                                                                               .reach = config.window,
-                                                                               .scale = sizes.scale()});
-                  });
-}
-
-void Sparse::compressed_backward(Back& back, const Tensor& dout, const Tensor& d_importance, k::Grad dqkv,
-                                 const Tensor& dv) const {
+void Sparse::compressed_backward(Back& back, const Tensor& dout, const Tensor& d_importance,
+                                 HeadMajor& d) const {
   const Heads& heads = sizes.heads;
-  Tensor dq = back.scratch(sizes.queries(), q.dtype()), dck = back.scratch(compressed_blocks(), q.dtype()),
-         dcv = back.scratch(compressed_blocks(), q.dtype());
+  Tensor dck = back.scratch(compressed_blocks(), sizes.dtype),
+         dcv = back.scratch(compressed_blocks(), sizes.dtype);
   {
     Tensor parts = back.scratch({sizes.batch * 2, heads.kv, config.memory, heads.dim}),
            delta = back.scratch(sizes.query_rows());
-    back.launch("compressed attention backward", k::CompressedBackward{.dq = grad(dq),
+    back.launch("compressed attention backward", k::CompressedBackward{.dq = grad(d.q[kPlain]),
                                                                        .dck = grad(dck),
                                                                        .dcv = grad(dcv),
                                                                        .dmemory = back.into(*params.memory),
@@ -410,7 +368,7 @@ void Sparse::compressed_backward(Back& back, const Tensor& dout, const Tensor& d
                                                                        .delta = delta.f32(),
                                                                        .dout = dout,
                                                                        .out = compressed.out,
-                                                                       .q = q,
+                                                                       .q = x.q[kPlain],
                                                                        .ck = ck,
                                                                        .cv = cv,
                                                                        .memory = params.memory->value,
@@ -424,12 +382,10 @@ void Sparse::compressed_backward(Back& back, const Tensor& dout, const Tensor& d
                                                                        .top = picks(),
                                                                        .scale = sizes.scale()});
   }
-  merge(back, dq, rope, Rotation::none, dqkv, heads.packed(), 0);
-  dq = Tensor();
-  Tensor dk = back.scratch(sizes.keys(), q.dtype());
-  compress_backward(back, dck, k, grad(dk), *params.compress_k, *params.bias_k, *params.place_k);
-  compress_backward(back, dcv, v, grad(dv, true), *params.compress_v, *params.bias_v, *params.place_v);
-  merge(back, dk, rope, Rotation::none, dqkv, heads.packed(), heads.query);
+  compress_backward(back, dck, x.k[kPlain], grad(d.k[kPlain]), *params.compress_k, *params.bias_k,
+                    *params.place_k);
+  compress_backward(back, dcv, x.v[kPlain], grad(d.v[kPlain]), *params.compress_v, *params.bias_v,
+                    *params.place_v);
 }
 
 void Sparse::compress_backward(Back& back, const Tensor& dy, const Tensor& x, k::Grad dx, Param& weight,
