@@ -15,8 +15,8 @@ struct CheckpointParts {
   const AdamW* optimizer = nullptr;  // none: kind "weights", else "full"
   // How the weights are stored. bf16: rounded, beside their fp32 masters in a full checkpoint.
   DType weights = DType::f32;
-  std::string config, state;   // JSON
-  std::string_view tokenizer;  // its serialized form
+  std::string config = {}, state = {};  // JSON
+  std::string_view tokenizer = {};      // its serialized form
   std::string made_by = {};
 };
 
