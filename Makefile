@@ -55,7 +55,7 @@ SOURCES   += $(wildcard kernels/*.cu)
 FLAGS     += -DENGINE_CUDA=1
 NVFLAGS   := -std=c++20 -O3 -I. -lineinfo -Werror all-warnings -Xcompiler -Wall,-Wextra \
              $(foreach a,$(ARCH),-gencode=arch=compute_$(a),code=sm_$(a))
-LIBS      += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart
+LIBS      += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart -lcupti
 endif
 
 OBJECTS   := $(SOURCES:%=$(BUILD)/%.o)

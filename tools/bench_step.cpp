@@ -114,6 +114,7 @@ StepTimes time_steps(const BenchStep& options, const model::GptConfig& config, e
   std::nth_element(seconds.begin(), seconds.begin() + options.steps / 2, seconds.end());
   times.seconds = seconds[std::size_t(options.steps / 2)];
 
+  times.kernels = engine::kernel_time(stream.device(), [&] { trainer.step(batches, ++step, 1e-4); });
   engine::Profile profile;
   trainer.measure(&profile);
   times.profiled = std::min<std::int64_t>(options.steps, 3);
@@ -204,8 +205,11 @@ const char* attention_of(const BenchStep& options) {
 void bench_step(BenchStep options) {
   const Measured measured = measure("step", options);
   print_step(attention_of(options), options, measured.times, measured.ceilings);
-  print("ops one by one: {} launches, {:.3f} ms = {:.1f} % of the step\n", measured.times.launches,
-        1e3 * measured.times.op_seconds, 100 * measured.times.op_seconds / measured.times.seconds);
+  print("ops         {} a step, {:.3f} ms one by one\n", measured.times.launches,
+        1e3 * measured.times.op_seconds);
+  if (const auto& kernels = measured.times.kernels)
+    print("kernels     {} a step, {:.3f} ms = {:.1f} % of the step\n", kernels->launches,
+          1e3 * kernels->seconds, 100 * kernels->seconds / measured.times.seconds);
 }
 
 void bench_ops(BenchStep options) {

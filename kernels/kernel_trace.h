@@ -1,0 +1,19 @@
+// How long a card's kernels and copies ran, launch by launch, by the clock of the card: CUPTI's activity
+// records. For CUDA builds only; used by bench.
+#pragma once
+#include <cstdint>
+
+#include "kernels/types.h"
+
+namespace k {
+
+struct KernelTrace {
+  double seconds = 0;         // the sum of all kernels, copies and fills
+  std::int64_t launches = 0;  // so many
+};
+// Between begin and end every kernel of this process is recorded, also those of graphs. The recording itself
+// makes the gaps between kernels longer, not the kernels. One trace at a time in a process, as CUPTI has it.
+Status kernel_trace_begin() noexcept;
+Status kernel_trace_end(KernelTrace&) noexcept;  // waits for the card
+
+}  // namespace k
