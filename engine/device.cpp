@@ -82,6 +82,20 @@ bool has_fast_bf16(Device device) noexcept {
   return false;
 }
 
+double peak_flops(Device device) noexcept try {
+  constexpr std::pair<std::string_view, double> kCards[] = {
+      {"H100 PCIe", 756e12}, {"H100 NVL", 835e12}, {"H100", 989.4e12},
+      {"H200", 989.4e12},    {"B200", 2250e12},    {"A100", 312e12},
+      {"L40S", 362e12},      {"A10", 125e12},      {"RTX 4090", 165.2e12}};
+  if (device.kind == DeviceKind::cpu) return 0;
+  const std::string name = device_name(device);
+  for (const auto& [part, flops] : kCards)
+    if (name.find(part) != std::string::npos) return flops;
+  return 0;
+} catch (const std::exception&) {
+  return 0;
+}
+
 std::shared_ptr<std::byte> allocate(Device device, std::size_t bytes) {
   bytes = std::max<std::size_t>(bytes, 1);
   const auto out_of = [&](const char* memory) {

@@ -32,6 +32,10 @@ Device parse_device(std::string_view);
 
 bool has_fast_bf16(Device) noexcept;  // a card with tensor cores for it: sm_80 and newer
 
+// What the card's tensor cores do at best in bf16, floating-point operations a second, as its maker states it
+// (dense); 0: not known.
+double peak_flops(Device) noexcept;
+
 // `bytes` of the device's memory, zeroed, at a 256-byte boundary. On the CPU a page takes memory when it is
 // first touched. Throws DeviceError(memory).
 std::shared_ptr<std::byte> allocate(Device, std::size_t bytes);

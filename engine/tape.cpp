@@ -1,6 +1,8 @@
 #include "engine/tape.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <stdexcept>
 
 #include "kernels/basic.h"
@@ -12,6 +14,10 @@ unsigned next_serial() {
   return ++last;
 }
 }  // namespace
+
+void Context::wait_after(const char* op) try { stream.wait(); } catch (const DeviceError& error) {
+  throw DeviceError(fmt::format("{}: {}", op, error.what()), Exit::gpu);
+}
 
 Tape::Tape(Context& context, Mode mode) : context_(context), mode_(mode), serial_(next_serial()) {}
 
@@ -28,7 +34,17 @@ Tensor Tape::leaf(Tensor x) {
   return x;
 }
 
+void Tape::check(const char* op, const char* what, const Tensor& t) const {
+  if (!context_.checks || !context_.arena.committed() || !t) return;
+  const std::vector<float> values = t.to_host(context_.stream);
+  const auto bad = std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
+  require(bad == values.end(), Exit::diverged,
+          "{}: {} {} holds {} at element {}, the first value that is not finite", op, what,
+          to_string(t.shape()), bad == values.end() ? 0.f : *bad, bad - values.begin());
+}
+
 void Tape::record(const char* op, std::initializer_list<Tensor*> outputs, Backward backward) {
+  for (const Tensor* y : outputs) check(op, "its output", *y);
   if (!training()) return;
   Node node{op, {}, std::move(backward)};
   for (Tensor* y : outputs) {
@@ -54,6 +70,7 @@ void Tape::backward(const Slot& loss, Tensor seed) {
     bool reached = false;
     for (int id : node.outputs) {
       dy.push_back(std::move(gradients_[std::size_t(id)]));
+      check(node.op, "the gradient of its output", dy.back());
       reached |= bool(dy.back());
     }
     Back back(*this, std::move(dy));

@@ -17,6 +17,8 @@ struct Context {  // what a step runs on; passed along, never global
   Arena& arena;
   std::int64_t launches = 0;
   Profile* profile = nullptr;  // times every launch; null: nothing is timed
+  bool checks = false;  // waits after every launch, and looks at what ops produce: the first that is not
+                        // finite is an Error(diverged) that names its op
 
   Device device() const noexcept { return stream.device(); }
 
@@ -30,9 +32,11 @@ struct Context {  // what a step runs on; passed along, never global
     if (profile) profile->time(op, cost(p), stream, perform);
     else perform();
     if (!status.ok()) throw DeviceError(fmt::format("{}: {}", op, status.what), Exit::gpu);
+    if (checks) wait_after(op);
   }
 
  private:
+  void wait_after(const char* op);
   template <class P> k::Status run_here(const P& p) {
     if (device().kind == DeviceKind::cpu) return run(k::Cpu{}, p);
     if constexpr (has_cuda && requires { run(k::Cuda{}, p); })
@@ -91,6 +95,7 @@ class Tape {
   };
   Tensor& gradient(const Slot&);
   void mark(Tensor&);
+  void check(const char* op, const char* what, const Tensor&) const;
 
   Context& context_;
   Mode mode_;

@@ -68,9 +68,9 @@ void Trainer::run_micro_batch(std::int64_t index, bool training, float grad_scal
   if (training) tape.backward(losses);
 }
 
-// A profile times launch by launch, which a graph does not let it do.
+// A profile times launch by launch and checks wait for each, which a graph does not let them do.
 void Trainer::perform(engine::Graph& graph, const std::function<void()>& work) {
-  if (graphs_ && !context_.profile) graph.run(stream_, work);
+  if (graphs_ && !context_.profile && !context_.checks) graph.run(stream_, work);
   else work();
 }
 

@@ -135,19 +135,7 @@ void print_ceilings(const Ceilings& ceilings) {
 }
 
 void print_ops(const StepTimes& times, const Ceilings& ceilings) {
-  std::vector<std::pair<std::string_view, engine::Profile::Total>> ops(times.ops.begin(), times.ops.end());
-  std::sort(ops.begin(), ops.end(),
-            [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
-  print("{:<30} {:>6} {:>9} {:>9} {:>7} {:>9} {:>7} {:>7} {:>7}\n", "op", "calls", "ms", "us/call", "% step",
-        "GFLOP/s", "% gemm", "GB/s", "% mem");
-  const double steps = double(times.profiled);
-  for (const auto& [name, total] : ops) {
-    const double rate = total.cost.flops / total.seconds, traffic = total.cost.bytes / total.seconds;
-    print("{:<30} {:>6} {:>9.3f} {:>9.1f} {:>7.1f} {:>9.1f} {:>7.1f} {:>7.1f} {:>7.1f}\n", name,
-          total.launches / times.profiled, 1e3 * total.seconds / steps,
-          1e6 * total.seconds / double(total.launches), 100 * total.seconds / steps / times.seconds,
-          rate / 1e9, 100 * rate / ceilings.flops, traffic / 1e9, 100 * traffic / ceilings.bytes);
-  }
+  print("{}", op_table(times.ops, times.profiled, times.seconds, &ceilings));
 }
 
 void print_step(const char* name, const BenchStep& options, const StepTimes& times,

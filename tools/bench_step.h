@@ -7,6 +7,7 @@
 #include "engine/kernel_time.h"
 #include "engine/profile.h"
 #include "model/config.h"
+#include "tools/op_table.h"
 
 namespace tools {
 
@@ -19,10 +20,6 @@ struct BenchStep {
   bool no_graph = false;
 };
 
-struct Ceilings {       // what the device does at best, a second; a pass over memory counts both ways
-  std::string product;  // what the first is of: sgemm, bf16 gemm
-  double flops = 0, bytes = 0;
-};
 Ceilings measure_ceilings(engine::Stream&, engine::DType);
 
 struct StepTimes {

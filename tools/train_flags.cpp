@@ -1,6 +1,7 @@
 #include "tools/train_flags.h"
 
 #include <algorithm>
+#include <charconv>
 #include <vector>
 
 #include "data/utf8.h"
@@ -144,6 +145,18 @@ void declare_rhythm(CLI::App& app, TrainFlags& f) {
                  "Save and stop after this step; the schedule keeps --steps"));
 }
 
+void set_profile(TrainFlags& f, const std::string& steps) {
+  const auto read = [](const char* from, const char* to, std::int64_t& value) {
+    const auto [stop, error] = std::from_chars(from, to, value);
+    return error == std::errc{} && stop == to && value > 0;
+  };
+  const char* start = steps.data();
+  const std::size_t colon = steps.find(':');
+  require(colon != std::string::npos && read(start, start + colon, f.profile_from) &&
+              read(start + colon + 1, start + steps.size(), f.profile_to) && f.profile_from <= f.profile_to,
+          Exit::usage, "--profile {}: expected A:B, the first and the last step to time, e.g. 10:12", steps);
+}
+
 }  // namespace
 
 void declare(CLI::App& app, TrainFlags& f) {
@@ -158,6 +171,13 @@ void declare(CLI::App& app, TrainFlags& f) {
   declare_rhythm(app, f);
   app.add_option("--device", f.device, "auto, cpu, cuda or cuda:N")->group("run");
   app.add_flag("--no-graph", f.no_graph, "Launch kernel by kernel on a card, not a step at a time")
+      ->group("run");
+  app.add_flag("--check", f.check, "Wait after every launch and stop at the first value that is not finite")
+      ->group("run");
+  app.add_option_function<std::string>(
+         "--profile", [&f](const std::string& steps) { set_profile(f, steps); },
+         "Time steps A to B op by op and print the table")
+      ->type_name("A:B")
       ->group("run");
   app.add_flag("--list-devices", f.list_devices, "Print the devices and exit")->group("run");
   add_integer(app, "--threads", f.threads, 0, 4096, "CPU threads; 0: all that this process may use")

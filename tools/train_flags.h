@@ -36,7 +36,8 @@ struct TrainFlags {
   Resume resume = Resume::no;
   std::int64_t threads = 0;
   bool overwrite = false, quiet = false, list_devices = false, plan_only = false, dry_run = false,
-       no_graph = false;
+       no_graph = false, check = false;
+  std::int64_t profile_from = 0, profile_to = 0;  // steps to time op by op; 0: none
 };
 
 // Values already in `flags` are the defaults.

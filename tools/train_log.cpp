@@ -75,17 +75,20 @@ void TrainLog::step(const StepReport& r) {
   if (first_step_ == 0) first_step_ = r.step;
   const double each = elapsed() / double(r.step - first_step_ + 1), speed = double(r.step_tokens) / r.seconds;
   const double left = each * double(r.steps - r.step);
+  const bool known = r.peak_flops > 0;
+  const double use = known ? r.flops / r.seconds / r.peak_flops : 0;
   progress_.update(
       {.step = r.step, .steps = r.steps, .loss = r.loss, .tokens_per_second = speed, .seconds_left = left});
   if (!quiet_ && !progress_.shown())
-    say("step {}/{} | loss {:.4f} | norm {:.2f} | lr {:.2e} | {:.1f} ms | {} tok/s | mfu n/a | eta {}\n",
+    say("step {}/{} | loss {:.4f} | norm {:.2f} | lr {:.2e} | {:.1f} ms | {} tok/s | mfu {} | eta {}\n",
         r.step, r.steps, r.loss, r.grad_norm, r.learning_rate, 1e3 * r.seconds,
-        with_commas(std::int64_t(speed)), duration(left));
-  write(fmt::format(
-      "{{\"step\":{},\"tokens\":{},\"epoch\":{},\"loss\":{},\"grad_norm\":{},\"lr\":{},\"ms\":{},"
-      "\"tok_s\":{},\"mfu\":null,\"mem_gb\":{},\"time\":{}}}\n",
-      r.step, r.tokens, r.epoch, number(r.loss), number(r.grad_norm), number(r.learning_rate),
-      number(1e3 * r.seconds), number(speed), number(double(r.memory_bytes) / (1 << 30)), number(elapsed())));
+        with_commas(std::int64_t(speed)), known ? fmt::format("{:.1f}%", 100 * use) : "n/a", duration(left));
+  write(
+      fmt::format("{{\"step\":{},\"tokens\":{},\"epoch\":{},\"loss\":{},\"grad_norm\":{},\"lr\":{},\"ms\":{},"
+                  "\"tok_s\":{},\"mfu\":{},\"mem_gb\":{},\"time\":{}}}\n",
+                  r.step, r.tokens, r.epoch, number(r.loss), number(r.grad_norm), number(r.learning_rate),
+                  number(1e3 * r.seconds), number(speed), known ? number(use) : "null",
+                  number(double(r.memory_bytes) / (1 << 30)), number(elapsed())));
 }
 
 void TrainLog::validation(const ValidationReport& r) {

@@ -23,7 +23,8 @@ template <class... A> void say(fmt::format_string<A...> format, A&&... a) {
 struct StepReport {
   std::int64_t step = 0, steps = 0, tokens = 0, epoch = 0, step_tokens = 0;
   double loss = 0, grad_norm = 0, learning_rate = 0, seconds = 0;
-  std::uint64_t memory_bytes = 0;  // engine::peak_memory()
+  std::uint64_t memory_bytes = 0;    // engine::peak_memory()
+  double flops = 0, peak_flops = 0;  // of the step; of the device a second, 0: not known
 };
 
 struct ValidationReport {

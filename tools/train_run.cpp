@@ -8,6 +8,7 @@
 #include "model/sampler.h"
 #include "tools/checkpoint_files.h"
 #include "tools/cli.h"
+#include "tools/op_table.h"
 #include "tools/text_generation.h"
 
 namespace tools {
@@ -101,6 +102,7 @@ TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique
       gpt_, store_, *optimizer_, stream_,
       model::StepSizes{.batch = flags_.batch, .length = flags_.length, .micro_batches = flags_.accumulation});
   trainer_->use_graphs(!flags_.no_graph);
+  trainer_->check(flags_.check);
 }
 
 void TrainRun::begin() {
@@ -194,6 +196,7 @@ void TrainRun::submit_step() {
     for (std::int64_t row = 0; row < flags_.batch; row++)
       batch.read(train_, train_.shuffled(state_.next_sample++, std::uint64_t(flags_.seed)), row);
   state_.step++;
+  if (state_.step == flags_.profile_from) trainer_->measure(&profile_.emplace());
   trainer_->submit(micro_batches_, state_.step, schedule_.rate(state_.step));
   saved_ = false;
 }
@@ -215,7 +218,9 @@ void TrainRun::finish_step() {
               .grad_norm = result.grad_norm,
               .learning_rate = schedule_.rate(step),
               .seconds = std::chrono::duration<double>(now - last_finish_).count(),
-              .memory_bytes = engine::peak_memory(stream_.device())});
+              .memory_bytes = engine::peak_memory(stream_.device()),
+              .flops = gpt_.flops_per_token(flags_.length) * double(result.loss.targets),
+              .peak_flops = engine::peak_flops(stream_.device())});
   last_finish_ = now;
   if (!std::isfinite(loss) || !std::isfinite(result.grad_norm))
     handle_nonfinite(step, loss, result.grad_norm);
@@ -231,6 +236,16 @@ void TrainRun::handle_nonfinite(std::int64_t step, double loss, double norm) {
        "--resume, or use "
        "--on-nonfinite skip",
        step, loss, norm);
+}
+
+void TrainRun::print_profile() {
+  const std::int64_t steps = state_.step - flags_.profile_from + 1;
+  double seconds = 0;
+  for (const auto& [name, total] : profile_->totals()) seconds += total.seconds;
+  log_->end_display();
+  say("{}", op_table(profile_->totals(), steps, seconds / double(steps), nullptr));
+  trainer_->measure(nullptr);
+  profile_.reset();
 }
 
 void TrainRun::evaluate(const data::Interrupt& interrupt) {
@@ -308,8 +323,9 @@ int TrainRun::train(const data::Interrupt& interrupt) try {
            (flags_.max_minutes > 0 && seconds_since(start) >= 60 * flags_.max_minutes);
     const bool evaluation = evaluates() && (due(flags_.eval_every) || finished()),
                saving = stop || finished() || due(flags_.save_every), sampling = due(flags_.sample_every);
-    const bool settle = evaluation || saving || sampling;
+    const bool settle = evaluation || saving || sampling || profile_;
     while (trainer_->under_way() > (settle ? 0 : ahead)) finish_step();
+    if (profile_ && (state_.step == flags_.profile_to || stop || finished())) print_profile();
     state_.evaluation_due = evaluation;
     interrupt.check();
     if (evaluation) evaluate(interrupt);

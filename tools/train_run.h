@@ -55,6 +55,7 @@ class TrainRun {
   std::string precision() const;  // and why
   void submit_step();
   void finish_step();
+  void print_profile();
   void handle_nonfinite(std::int64_t step, double loss, double norm);
   void evaluate(const data::Interrupt&);  // one that a signal interrupts is due once more
   void save();                            // the checkpoint, and the history before it
@@ -84,6 +85,7 @@ class TrainRun {
   std::optional<Resumed> resumed_;
   TrainState state_;
   bool saved_ = false;                                 // the checkpoint on the disk is of `state_`
+  std::optional<engine::Profile> profile_;             // of the steps that --profile names
   std::chrono::steady_clock::time_point last_finish_;  // of a step, or when the first was queued
   std::optional<TrainLog> log_;
 };
