@@ -46,7 +46,7 @@ class Trainer {
 
   std::size_t activation_bytes() const noexcept { return arena_.peak(); }
   void measure(engine::Profile* profile) noexcept { context_.profile = profile; }  // null: stop
-  void check(bool on) noexcept { context_.checks = on; }  // engine::Context::checks
+  void check(bool on) noexcept { context_.checks = on; }                           // engine::Context::checks
   void use_graphs(bool use) noexcept { graphs_ = use; }  // on a card a step is one launch, unless told not to
   const StepSizes& sizes() const noexcept { return sizes_; }
 
