@@ -5,12 +5,14 @@
 #include <array>
 #include <bit>
 #include <map>
+#include <utility>
 
 #include "kernels/cuda.cuh"
 
 namespace k {
 namespace {
 
+constexpr int kProposals = 8;                                   // of the library, a product
 constexpr std::size_t kWorkspaceBytes = std::size_t(32) << 20;  // what cuBLAS asks for on Hopper
 
 Status status_of(cublasStatus_t status) noexcept {
@@ -27,6 +29,16 @@ std::uint32_t alignment_of(const void* at) noexcept {
 
 }  // namespace
 
+// A number that tells two arrays of words apart unless they are equal bit for bit (in all likelihood). The
+// sums are of integers, so that their order does not matter.
+__global__ void fingerprint(const std::uint32_t* words, std::int64_t count, unsigned long long* sum) {
+  unsigned long long own = 0;
+  for (std::int64_t i = blockIdx.x * std::int64_t(blockDim.x) + threadIdx.x; i < count;
+       i += std::int64_t(gridDim.x) * blockDim.x)
+    own += (words[i] + 1ull) * (2 * std::uint64_t(i) + 0x9e3779b97f4a7c15ull);
+  atomicAdd(sum, own);
+}
+
 // cuBLASLt is column-major: row-major d = op(a) op(b) is d^T = op(b)^T op(a)^T there, so b comes first and n
 // is its number of rows, along which it adds the bias.
 class Gemm {
@@ -36,20 +48,24 @@ class Gemm {
   Gemm& operator=(const Gemm&) = delete;
   ~Gemm() {
     for (auto& [key, plan] : plans_) plan.destroy();
-    if (workspace_) cudaFree(workspace_);
+    for (cudaEvent_t event : {start_, end_})
+      if (event) cudaEventDestroy(event);
+    for (void* memory : {workspace_, static_cast<void*>(sum_)})
+      if (memory) cudaFree(memory);
     if (handle_) cublasLtDestroy(handle_);
   }
 
   Status start() noexcept {
     if (auto status = status_of(cublasLtCreate(&handle_)); !status.ok()) return status;
-    return k::status_of(cudaMalloc(&workspace_, kWorkspaceBytes));
+    for (cudaError_t error : {cudaMalloc(&workspace_, kWorkspaceBytes), cudaMalloc(&sum_, sizeof *sum_),
+                              cudaEventCreate(&start_), cudaEventCreate(&end_)})
+      if (auto status = k::status_of(error); !status.ok()) return status;
+    return {};
   }
 
   Status run(const MatMul& p, cudaStream_t stream) {
     Plan* plan = nullptr;
     if (auto status = find(p, &plan); !status.ok()) return status;
-    const void* added = p.residual.p ? p.residual.p : p.d.p;
-    const float one = 1, beta = p.d.add || p.residual.p ? 1.f : 0.f;
     if (p.bias.p) {
       const void* bias = p.bias.p;
       if (auto status = status_of(cublasLtMatmulDescSetAttribute(
@@ -57,9 +73,8 @@ class Gemm {
           !status.ok())
         return status;
     }
-    return status_of(cublasLtMatmul(handle_, plan->product, &one, p.b.p, plan->b, p.a.p, plan->a, &beta,
-                                    added, plan->d, p.d.p, plan->d, &plan->algorithm, workspace_,
-                                    kWorkspaceBytes, stream));
+    if (auto status = tune(p, *plan, stream); !status.ok()) return status;
+    return launch(p, *plan, plan->algorithm, stream);
   }
 
  private:
@@ -67,6 +82,8 @@ class Gemm {
     cublasLtMatmulDesc_t product = nullptr;
     cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
     cublasLtMatmulAlgo_t algorithm{};
+    std::array<cublasLtMatmulAlgo_t, kProposals - 1> others{};
+    int untried = 0;  // of the others
     void destroy() noexcept {
       if (product) cublasLtMatmulDescDestroy(product);
       for (auto layout : {a, b, d})
@@ -74,6 +91,58 @@ class Gemm {
     }
   };
   using Key = std::array<std::int64_t, 5>;
+
+  Status launch(const MatMul& p, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
+                cudaStream_t stream) noexcept {
+    const void* added = p.residual.p ? p.residual.p : p.d.p;
+    const float one = 1, beta = p.d.add || p.residual.p ? 1.f : 0.f;
+    return status_of(cublasLtMatmul(handle_, plan.product, &one, p.b.p, plan.b, p.a.p, plan.a, &beta, added,
+                                    plan.d, p.d.p, plan.d, &algorithm, workspace_, kWorkspaceBytes, stream));
+  }
+
+  // The first algorithm is the library's guess. Another of its proposals takes its place if it was faster on
+  // this very product and gave the same bits: most differ in their tiles only, and add up an element's
+  // products in the same order. So what a run computes does not depend on what was measured. A product that
+  // adds to its destination cannot be repeated, and nothing can be measured while a graph is recorded: these
+  // keep the guess.
+  Status tune(const MatMul& p, Plan& plan, cudaStream_t stream) {
+    if (plan.untried == 0 || p.d.add) return {};
+    cudaStreamCaptureStatus capture{};
+    if (cudaStreamIsCapturing(stream, &capture) != cudaSuccess || capture != cudaStreamCaptureStatusNone)
+      return {};
+    const int others = std::exchange(plan.untried, 0);
+    Measured best;
+    if (auto status = measure(p, plan, plan.algorithm, stream, best); !status.ok()) return status;
+    const unsigned long long bits = best.bits;
+    for (int i = 0; i < others; i++) {
+      Measured found;
+      if (!measure(p, plan, plan.others[std::size_t(i)], stream, found).ok()) continue;
+      if (found.bits != bits || found.milliseconds >= best.milliseconds) continue;
+      best = found;
+      plan.algorithm = plan.others[std::size_t(i)];
+    }
+    return {};
+  }
+
+  struct Measured {
+    float milliseconds = 0;
+    unsigned long long bits = 0;
+  };
+  Status measure(const MatMul& p, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
+                 cudaStream_t stream, Measured& found) noexcept {
+    constexpr int kRepeats = 5;
+    if (auto status = launch(p, plan, algorithm, stream); !status.ok()) return status;  // warms up
+    cudaEventRecord(start_, stream);
+    for (int i = 0; i < kRepeats; i++) launch(p, plan, algorithm, stream);
+    cudaEventRecord(end_, stream);
+    cudaMemsetAsync(sum_, 0, sizeof *sum_, stream);
+    const std::int64_t words = p.m * p.n * std::int64_t(size_of(p.d.t)) / 4;
+    fingerprint<<<blocks_for(words, 256, 1024), 256, 0, stream>>>(static_cast<const std::uint32_t*>(p.d.p),
+                                                                  words, sum_);
+    cudaMemcpyAsync(&found.bits, sum_, sizeof *sum_, cudaMemcpyDeviceToHost, stream);
+    if (auto status = k::status_of(cudaStreamSynchronize(stream)); !status.ok()) return status;
+    return k::status_of(cudaEventElapsedTime(&found.milliseconds, start_, end_));
+  }
 
   static Key key_of(const MatMul& p) noexcept {
     const void* added = p.residual.p ? p.residual.p : p.d.p;
@@ -135,20 +204,23 @@ class Gemm {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(p.a.p));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(p.residual.p ? p.residual.p : p.d.p));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(p.d.p));
-    cublasLtMatmulHeuristicResult_t best{};
+    cublasLtMatmulHeuristicResult_t proposals[kProposals] = {};
     int count = 0;
     next([&] {
       return cublasLtMatmulAlgoGetHeuristic(handle_, plan.product, plan.b, plan.a, plan.d, plan.d, preference,
-                                            1, &best, &count);
+                                            kProposals, proposals, &count);
     });
     if (preference) cublasLtMatmulPreferenceDestroy(preference);
     if (status == CUBLAS_STATUS_SUCCESS && count == 0) status = CUBLAS_STATUS_NOT_SUPPORTED;
-    plan.algorithm = best.algo;
+    plan.algorithm = proposals[0].algo;
+    for (int i = 1; i < count; i++) plan.others[std::size_t(plan.untried++)] = proposals[i].algo;
     return status_of(status);
   }
 
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
+  unsigned long long* sum_ = nullptr;  // of fingerprint(), on the card
+  cudaEvent_t start_ = nullptr, end_ = nullptr;
   std::map<Key, Plan> plans_;
 };
 
