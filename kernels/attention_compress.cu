@@ -1,6 +1,6 @@
 #include <limits>
 
-#include "kernels/attention.h"
+#include "kernels/attention_mma.cuh"
 #include "kernels/lanes.cuh"
 
 // Three matrix products a head over all blocks of the batch, in fp32. A product's sum runs over its depth in
@@ -190,6 +190,7 @@ void launch_sums(cudaStream_t stream, Grad sums, Rows<const T> rows, int count, 
 }  // namespace
 
 Status run(Cuda cuda, const CompressForward& p) noexcept {
+  if (takes_mma(p)) return run_mma(cuda, p);
   if (p.length < p.block) return {};
   if (!Sizes::fit(p)) return kTooLarge;
   if (p.y.t != p.x.t || p.weight.t != p.x.t || p.bias.t != p.x.t || p.place.t != p.x.t)
@@ -213,6 +214,7 @@ Status run(Cuda cuda, const CompressForward& p) noexcept {
 }
 
 Status run(Cuda cuda, const CompressBackward& p) noexcept {
+  if (takes_mma(p)) return run_mma(cuda, p);
   if (!Sizes::fit(p)) return kTooLarge;
   if (p.dy.t != p.x.t || p.weight.t != p.x.t || p.place.t != p.x.t || (p.dx.p && p.dx.t != p.x.t))
     return unsupported_dtype();

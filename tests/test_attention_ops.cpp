@@ -214,6 +214,14 @@ TEST_CASE("sparse attention") {
   check_sparse({1, 12, {1, 1, 6}, {.block = 3, .select = 0, .window = 0, .memory = 3, .diff_topk = true}});
 }
 
+// The sizes that cards have bodies of their own for. As many picks as blocks, so that rounding cannot change
+// them.
+TEST_CASE("sparse attention: heads of 64, blocks of 16") {
+  const NsaConfig config{.block = 16, .select = 4, .window = 16, .memory = 4};
+  for (std::int64_t length : {7, 16, 33}) check_sparse({2, length, {1, 1, 64}, config});
+  check_sparse({1, 70, {2, 2, 64}, config});
+}
+
 TEST_CASE("sparse attention hands out its picks") {
   Stream stream{Device{}};
   Arena arena{Device{}};
