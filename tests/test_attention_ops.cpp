@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "tests/op_case.h"
+#include "tests/support.h"
 
 using namespace engine;
 using tests::Doubles;
@@ -216,7 +217,9 @@ TEST_CASE("sparse attention") {
 
 // The sizes that cards have bodies of their own for. As many picks as blocks, so that rounding cannot change
 // them.
-TEST_CASE("sparse attention: heads of 64, blocks of 16") {
+TEST_CASE("sparse attention: heads of 64, blocks of 16" *
+          doctest::skip(tests::lacks("sparse attention: heads of 64, blocks of 16",
+                                     engine::cuda_device_count() == 0, "no CUDA card"))) {
   const NsaConfig config{.block = 16, .select = 4, .window = 16, .memory = 4};
   for (std::int64_t length : {7, 16, 33}) check_sparse({2, length, {1, 1, 64}, config});
   check_sparse({1, 70, {2, 2, 64}, config});
