@@ -66,33 +66,6 @@ __device__ inline uint4 placed(const bf* x, const bf* place) {
   return *reinterpret_cast<const uint4*>(sum);
 }
 
-// The fragments of two neighbouring 8-column tiles of a right operand whose rows in memory run along the
-// depth (at: column, depth) or across it (at: depth, column).
-__device__ inline void load_right(mma::B (&b)[2], const bf* at, int stride) {
-  const int lane = int(threadIdx.x) % 32;
-  std::uint32_t x[4];
-  mma::load_matrices(x, at + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
-  b[0] = {x[0], x[1]};
-  b[1] = {x[2], x[3]};
-}
-__device__ inline void load_right_transposed(mma::B (&b)[2], const bf* at, int stride) {
-  const int lane = int(threadIdx.x) % 32;
-  std::uint32_t x[4];
-  mma::load_matrices_transposed(x, at + (lane / 8 % 2 * 8 + lane % 8) * stride + lane / 16 * 8);
-  b[0] = {x[0], x[1]};
-  b[1] = {x[2], x[3]};
-}
-// The fragment of a left operand: at = its first row and step of the depth.
-__device__ inline void load_left(mma::A& a, const bf* at, int stride) {
-  const int lane = int(threadIdx.x) % 32;
-  mma::load_matrices(a.x, at + lane % 16 * stride + lane / 16 * 8);
-}
-// The same where a row in memory is a step of the depth.
-__device__ inline void load_left_transposed(mma::A& a, const bf* at, int stride) {
-  const int lane = int(threadIdx.x) % 32;
-  mma::load_matrices_transposed(a.x, at + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
-}
-
 constexpr int kForwardShared = (kDim + kRows) * kStride * int(sizeof(bf));
 
 // y = bias + rows x weights^T. Warps: 2 tiles of 16 rows x 4 tiles of 16 outputs.
@@ -117,10 +90,9 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();
 #pragma unroll 8
     for (int step = 0; step < kHalfWidth; step += 16) {
-      mma::A a;
+      const mma::A a = mma::left(tokens + tile_row * kStride + step, kStride);
       mma::B b[2];
-      load_left(a, tokens + tile_row * kStride + step, kStride);
-      load_right(b, weights + tile_out * kStride + step, kStride);
+      mma::right(b, weights + tile_out * kStride + step, kStride);
 #pragma unroll
       for (int n = 0; n < 2; n++) mma::multiply_add(sum[n], a, b[n]);
     }
@@ -169,12 +141,11 @@ __global__ void __launch_bounds__(kThreads)
   mma::D sum[kColumns / 8];
 #pragma unroll
   for (int step = 0; step < kDim; step += 16) {
-    mma::A a;
-    load_left(a, rows + tile_row * kRowStride + step, kRowStride);
+    const mma::A a = mma::left(rows + tile_row * kRowStride + step, kRowStride);
 #pragma unroll
     for (int n = 0; n < kColumns / 8; n += 2) {
       mma::B b[2];
-      load_right_transposed(b, weights + step * kStride + tile_column + 8 * n, kStride);
+      mma::right_transposed(b, weights + step * kStride + tile_column + 8 * n, kStride);
       mma::multiply_add(sum[n], a, b[0]);
       mma::multiply_add(sum[n + 1], a, b[1]);
     }
@@ -236,12 +207,11 @@ __global__ void __launch_bounds__(kThreads)
           rows[(thread / kDim * (kChunk / (kThreads / kDim)) + row) * kRowStride + thread % kDim]);
 #pragma unroll
     for (int step = 16 * part; step < kChunk; step += 32) {
-      mma::A a;
-      load_left_transposed(a, rows + step * kRowStride + tile_out, kRowStride);
+      const mma::A a = mma::left_transposed(rows + step * kRowStride + tile_out, kRowStride);
 #pragma unroll
       for (int j = 0; j < kBlock; j += 2) {
         mma::B b[2];
-        load_right_transposed(b, tokens + step * kGroupStride + j * kGroup, kGroupStride);
+        mma::right_transposed(b, tokens + step * kGroupStride + j * kGroup, kGroupStride);
         mma::multiply_add(sum[j], a, b[0]);
         mma::multiply_add(sum[j + 1], a, b[1]);
       }

@@ -7,7 +7,19 @@ namespace k {
 
 bool takes_mma(const CompressForward&) noexcept;
 bool takes_mma(const CompressBackward&) noexcept;
+bool takes_mma(const CompressedForward&) noexcept;
+bool takes_mma(const CompressedBackward&) noexcept;
+bool takes_mma(const SelectedForward&) noexcept;
+bool takes_mma(const SelectedBackward&) noexcept;
+bool takes_mma(const WindowForward&) noexcept;
+bool takes_mma(const WindowBackward&) noexcept;
 Status run_mma(Cuda, const CompressForward&) noexcept;
 Status run_mma(Cuda, const CompressBackward&) noexcept;
+Status run_mma(Cuda, const CompressedForward&) noexcept;
+Status run_mma(Cuda, const CompressedBackward&) noexcept;
+Status run_mma(Cuda, const SelectedForward&) noexcept;
+Status run_mma(Cuda, const SelectedBackward&) noexcept;
+Status run_mma(Cuda, const WindowForward&) noexcept;
+Status run_mma(Cuda, const WindowBackward&) noexcept;
 
 }  // namespace k

@@ -1,4 +1,5 @@
 #include "kernels/attention_cuda.cuh"
+#include "kernels/attention_mma.cuh"
 
 namespace k {
 namespace {
@@ -93,6 +94,7 @@ template <class L, int R> __global__ void __launch_bounds__(kThreads, 3) backwar
 }  // namespace
 
 Status run(Cuda cuda, const WindowForward& p) noexcept {
+  if (takes_mma(p)) return run_mma(cuda, p);
   if (!fits(p.shape)) return kTooLong;
   return by_layout(
       p.shape.dim,
@@ -108,6 +110,7 @@ Status run(Cuda cuda, const WindowForward& p) noexcept {
 }
 
 Status run(Cuda cuda, const WindowBackward& p) noexcept {
+  if (takes_mma(p)) return run_mma(cuda, p);
   if (!fits(p.shape)) return kTooLong;
   return by_layout(
       p.shape.dim,

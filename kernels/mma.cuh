@@ -63,6 +63,39 @@ __device__ inline void load_matrices_transposed(std::uint32_t (&x)[4], const voi
                : "memory");
 }
 
+// The operands of a product from matrices in shared memory whose rows lie `stride` elements apart; `at` is
+// the first element that takes part. Rows 8 apart in 16 bytes must fall into different banks: a stride of 8 +
+// a multiple of 16 or so does that. Left: 16 rows x 16 steps of the depth; the row of a `_transposed` one is
+// a step of the depth.
+__device__ inline A left(const __nv_bfloat16* at, int stride) {
+  const int lane = int(threadIdx.x) % 32;
+  A a;
+  load_matrices(a.x, at + lane % 16 * stride + lane / 16 * 8);
+  return a;
+}
+__device__ inline A left_transposed(const __nv_bfloat16* at, int stride) {
+  const int lane = int(threadIdx.x) % 32;
+  A a;
+  load_matrices_transposed(a.x, at + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
+  return a;
+}
+// Right, for two neighbouring products of 8 columns each: a row is a column of the products, and runs along
+// the depth; the row of a `_transposed` one is a step of the depth.
+__device__ inline void right(B (&b)[2], const __nv_bfloat16* at, int stride) {
+  const int lane = int(threadIdx.x) % 32;
+  std::uint32_t x[4];
+  load_matrices(x, at + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
+  b[0] = {x[0], x[1]};
+  b[1] = {x[2], x[3]};
+}
+__device__ inline void right_transposed(B (&b)[2], const __nv_bfloat16* at, int stride) {
+  const int lane = int(threadIdx.x) % 32;
+  std::uint32_t x[4];
+  load_matrices_transposed(x, at + (lane / 8 % 2 * 8 + lane % 8) * stride + lane / 16 * 8);
+  b[0] = {x[0], x[1]};
+  b[1] = {x[2], x[3]};
+}
+
 // 16 bytes from global to shared memory, in the background; zeros where `valid` is false (`from` must still
 // be a valid address). A group ends at copy_commit(); copy_wait<n>() waits until at most n groups are under
 // way for this thread. A barrier makes them visible to the other threads.

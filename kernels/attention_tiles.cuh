@@ -1,0 +1,315 @@
+// Private to the CUDA attention kernels on tensor cores: a warp takes 16 queries (or, where keys collect
+// their gradient, 16 keys) of a head through tiles of 16 keys (queries). What a query sees is a set: it hands
+// out the tiles one after the other, each with the pairs in it that count.
+//
+// A tile that a query does not see changes no bit of it: its weights there are exactly 0 and its maximum
+// stays. Values inside a sequence must be finite; rows behind its end are never read and count as 0.
+#pragma once
+#include "kernels/attention_mma.cuh"
+#include "kernels/lanes.cuh"
+#include "kernels/mma.cuh"
+
+namespace k::tiles {
+
+using bf = __nv_bfloat16;
+
+inline constexpr int kRows = 16;
+inline constexpr float kLog2e = 1.4426950408889634f;
+template <int dim> inline constexpr int kStride = dim + 8;
+template <int dim> inline constexpr int kTileElements = kRows* kStride<dim>;
+template <int dim> inline constexpr int kWarps = dim > 64 ? 2 : 4;  // of a block of threads: what fits 48 KiB
+template <int dim> using WarpMemory = bf[2][2][kTileElements<dim>];  // [stage][keys, values]
+
+__device__ inline int lane_id() { return int(threadIdx.x) % 32; }
+__device__ inline int row_of(int half) {
+  return lane_id() / 4 + 8 * half;
+}  // of a lane's x[2 half], x[2 half + 1]
+__device__ inline int column_of(int n, int odd) { return 8 * n + lane_id() % 4 * 2 + odd; }
+
+// 16 rows of `dim` into shared memory, in the background; those from `count` (at least 1) on become 0.
+template <int dim> __device__ inline void fetch(bf* to, const bf* rows, int count) {
+#pragma unroll
+  for (int chunk = lane_id(); chunk < kRows * dim / 8; chunk += 32) {
+    const int row = chunk / (dim / 8), column = chunk % (dim / 8) * 8;
+    mma::copy_async(to + row * kStride<dim> + column,
+                    rows + std::int64_t(row < count ? row : 0) * dim + column, row < count);
+  }
+}
+
+template <int dim> __device__ inline void load_left(mma::A (&a)[dim / 16], const bf* tile) {
+#pragma unroll
+  for (int step = 0; step < dim / 16; step++) a[step] = mma::left(tile + 16 * step, kStride<dim>);
+}
+
+// [16, 16] = left x tile^T
+template <int dim>
+__device__ inline void dots(mma::D (&s)[2], const mma::A (&left)[dim / 16], const bf* tile) {
+#pragma unroll
+  for (int step = 0; step < dim / 16; step++) {
+    mma::B b[2];
+    mma::right(b, tile + 16 * step, kStride<dim>);
+    mma::multiply_add(s[0], left[step], b[0]);
+    mma::multiply_add(s[1], left[step], b[1]);
+  }
+}
+
+// sum[16, dim] += weights[16, 16] x tile
+template <int dim>
+__device__ inline void add_rows(mma::D (&sum)[dim / 8], const mma::A& weights, const bf* tile) {
+#pragma unroll
+  for (int n = 0; n < dim / 8; n += 2) {
+    mma::B b[2];
+    mma::right_transposed(b, tile + 8 * n, kStride<dim>);
+    mma::multiply_add(sum[n], weights, b[0]);
+    mma::multiply_add(sum[n + 1], weights, b[1]);
+  }
+}
+
+// The first `count` of 16 rows (=|+=) sum, by way of shared memory.
+template <int dim>
+__device__ inline void store(bf* rows, const mma::D (&sum)[dim / 8], int count, bool add, bf* tile) {
+#pragma unroll
+  for (int n = 0; n < dim / 8; n++)
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+      *reinterpret_cast<std::uint32_t*>(tile + row_of(half) * kStride<dim> + column_of(n, 0)) =
+          mma::pack(sum[n].x[2 * half], sum[n].x[2 * half + 1]);
+  __syncwarp();
+#pragma unroll
+  for (int chunk = lane_id(); chunk < kRows * dim / 8; chunk += 32) {
+    const int row = chunk / (dim / 8), column = chunk % (dim / 8) * 8;
+    if (row >= count) continue;
+    const auto run = *reinterpret_cast<const Lanes<8, bf>*>(tile + row * kStride<dim> + column);
+    float value[8];
+#pragma unroll
+    for (int e = 0; e < 8; e++) value[e] = run[e];
+    put_lanes(rows + std::int64_t(row) * dim + column, value, 8, true, add);
+  }
+  __syncwarp();
+}
+
+// Calls f(tile, keys, values) for the tiles of a set, each fetched while the one before is computed.
+// fetch_tile(tile, keys, values) starts the copies.
+template <int dim, class Set, class Fetch, class F>
+__device__ inline void walk(Set& set, WarpMemory<dim>& memory, Fetch fetch_tile, F&& f) {
+  typename Set::Tile now, next;
+  bool more = set.next(now);
+  if (more) fetch_tile(now, memory[0][0], memory[0][1]);
+  mma::copy_commit();
+  for (int stage = 0; more; stage ^= 1) {
+    const bool another = set.next(next);
+    if (another) fetch_tile(next, memory[stage ^ 1][0], memory[stage ^ 1][1]);
+    mma::copy_commit();
+    mma::copy_wait<1>();
+    __syncwarp();
+    f(now, memory[stage][0], memory[stage][1]);
+    __syncwarp();
+    now = next;
+    more = another;
+  }
+}
+
+// The warp's 16 of all rows of a matrix [units, length, dim].
+struct Place {
+  std::int64_t unit, row;  // row: of the first, counted over all units
+  int first, count;
+  template <int warps> __device__ static Place of(std::int64_t length) {
+    const std::int64_t per_unit = (length + kRows - 1) / kRows,
+                       at = std::int64_t(blockIdx.x) * warps + threadIdx.x / 32;
+    Place p;
+    p.unit = at / per_unit;
+    p.first = int(at % per_unit) * kRows;
+    p.row = p.unit * length + p.first;
+    p.count = int(min(std::int64_t(kRows), length - p.first));
+    return p;
+  }
+};
+template <int dim> unsigned blocks_for_rows(std::int64_t units, std::int64_t length) noexcept {
+  return unsigned((units * ((length + kRows - 1) / kRows) + kWarps<dim> - 1) / kWarps<dim>);
+}
+
+__device__ inline float quad_max(float x) {
+  x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+  return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+__device__ inline float quad_sum(float x) {
+  x += __shfl_xor_sync(~0u, x, 1);
+  return x + __shfl_xor_sync(~0u, x, 2);
+}
+
+// Online softmax of 16 queries.
+template <int dim> struct Softmax {
+  mma::A q[dim / 16];
+  mma::D out[dim / 8];
+  float max[2] = {-INFINITY, -INFINITY},
+        sum[2] = {0, 0};  // logits times log2 e; a lane's sum is of its columns
+
+  // visible(half, key): does the query row_of(half) see this key of the tile? `s` gets the dot products.
+  template <class Visible>
+  __device__ void attend(const bf* keys, const bf* values, float scale2, Visible visible, mma::D (&s)[2]) {
+    dots<dim>(s, q, keys);
+    mma::D p[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float top = -INFINITY;
+#pragma unroll
+      for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int odd = 0; odd < 2; odd++) {
+          float& x = p[n].x[2 * half + odd];
+          x = visible(half, column_of(n, odd)) ? scale2 * s[n].x[2 * half + odd] : -INFINITY;
+          top = fmaxf(top, x);
+        }
+      top = fmaxf(max[half], quad_max(top));
+      const float reference = top == -INFINITY ? 0.f : top, shrink = exp2f(max[half] - reference);
+      max[half] = top;
+      sum[half] *= shrink;
+#pragma unroll
+      for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int odd = 0; odd < 2; odd++) {
+          float& x = p[n].x[2 * half + odd];
+          x = exp2f(x - reference);
+          sum[half] += x;
+        }
+#pragma unroll
+      for (int n = 0; n < dim / 8; n++) {
+        out[n].x[2 * half] *= shrink;
+        out[n].x[2 * half + 1] *= shrink;
+      }
+    }
+    add_rows<dim>(out, mma::as_left(p[0], p[1]), values);
+  }
+
+  // Divides by the sums; leaves the log-sum-exp, natural, in max. Without any key 0 and -infinity.
+  __device__ void finish() {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const float total = quad_sum(sum[half]), inverse = total == 0 ? 0.f : 1 / total;
+#pragma unroll
+      for (int n = 0; n < dim / 8; n++) {
+        out[n].x[2 * half] *= inverse;
+        out[n].x[2 * half + 1] *= inverse;
+      }
+      max[half] = total == 0 ? -INFINITY : (max[half] + log2f(total)) / kLog2e;
+    }
+  }
+  __device__ void write(bf* rows, float* lse, int count, bf* tile) {
+    store<dim>(rows, out, count, false, tile);
+    if (lane_id() % 4 == 0)
+#pragma unroll
+      for (int half = 0; half < 2; half++)
+        if (row_of(half) < count) lse[row_of(half)] = max[half];
+  }
+};
+
+// What the gradient of 16 queries starts from: rows of q and dout, and delta = dout . out, which it also
+// writes.
+template <int dim> struct QuerySide {
+  mma::A q[dim / 16], dout[dim / 16];
+  float lse2[2], delta[2];  // lse times log2 e
+
+  __device__ QuerySide(WarpMemory<dim>& memory, const bf* q_rows, const bf* dout_rows, const bf* out_rows,
+                       const float* lse, float* deltas, int count) {
+    bf *dout_tile = memory[0][1], *out_tile = memory[1][0];
+    fetch<dim>(memory[0][0], q_rows, count);
+    fetch<dim>(dout_tile, dout_rows, count);
+    fetch<dim>(out_tile, out_rows, count);
+    mma::copy_commit();
+    mma::copy_wait<0>();
+    __syncwarp();
+    load_left<dim>(q, memory[0][0]);
+    load_left<dim>(dout, dout_tile);
+    const int row = lane_id() / 2, from = lane_id() % 2 * (dim / 2);
+    float own = 0;
+#pragma unroll
+    for (int e = 0; e < dim / 2; e++)
+      own = fmaf(__bfloat162float(dout_tile[row * kStride<dim> + from + e]),
+                 __bfloat162float(out_tile[row * kStride<dim> + from + e]), own);
+    own += __shfl_xor_sync(~0u, own, 1);
+    if (lane_id() % 2 == 0 && row < count) deltas[row] = own;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      delta[half] = __shfl_sync(~0u, own, 2 * row_of(half));
+      lse2[half] = row_of(half) < count ? kLog2e * lse[row_of(half)] : 0.f;
+    }
+    __syncwarp();
+  }
+
+  // P and dS (scaled) of a tile of keys; both 0 where a pair does not count.
+  template <class Visible> __device__ void look(const bf* keys, const bf* values, float scale,
+                                                Visible visible, mma::D (&p)[2], mma::D (&ds)[2]) const {
+    dots<dim>(p, q, keys);
+    dots<dim>(ds, dout, values);
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        const bool seen = visible(e / 2, column_of(n, e % 2));
+        const float weight = seen ? exp2f(kLog2e * scale * p[n].x[e] - lse2[e / 2]) : 0.f;
+        p[n].x[e] = weight;
+        ds[n].x[e] = seen ? scale * weight * (ds[n].x[e] - delta[e / 2]) : 0.f;
+      }
+  }
+};
+
+// The gradients of 16 keys and values.
+template <int dim> struct KeySide {
+  mma::A k[dim / 16], v[dim / 16];
+  mma::D dk[dim / 8], dv[dim / 8];
+
+  __device__ KeySide(WarpMemory<dim>& memory, const bf* k_rows, const bf* v_rows, int count) {
+    fetch<dim>(memory[0][0], k_rows, count);
+    fetch<dim>(memory[0][1], v_rows, count);
+    mma::copy_commit();
+    mma::copy_wait<0>();
+    __syncwarp();
+    load_left<dim>(k, memory[0][0]);
+    load_left<dim>(v, memory[0][1]);
+    __syncwarp();
+  }
+
+  // Adds what a tile of `count` queries sends; lse and delta are those of its first. visible(half, query):
+  // does the key row_of(half) count for this query of the tile?
+  template <class Visible> __device__ void collect(const bf* q_tile, const bf* dout_tile, const float* lse,
+                                                   const float* delta, int count, float scale,
+                                                   Visible visible) {
+    const int query = lane_id() % kRows;
+    float own = 0;  // lanes 0 .. 15: lse2, 16 .. 31: delta
+    if (query < count) own = lane_id() < kRows ? kLog2e * lse[query] : delta[query];
+    mma::D p[2], ds[2];
+    dots<dim>(p, k, q_tile);
+    dots<dim>(ds, v, dout_tile);
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+      for (int odd = 0; odd < 2; odd++) {
+        const int column = column_of(n, odd);
+        const float lse2 = __shfl_sync(~0u, own, column), of_query = __shfl_sync(~0u, own, kRows + column);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          const int e = 2 * half + odd;
+          const bool seen = column < count && visible(half, column);
+          const float weight = seen ? exp2f(kLog2e * scale * p[n].x[e] - lse2) : 0.f;
+          p[n].x[e] = weight;
+          ds[n].x[e] = seen ? scale * weight * (ds[n].x[e] - of_query) : 0.f;
+        }
+      }
+    add_rows<dim>(dv, mma::as_left(p[0], p[1]), dout_tile);
+    add_rows<dim>(dk, mma::as_left(ds[0], ds[1]), q_tile);
+  }
+};
+
+// Calls f(dim) for the head sizes that there are bodies for.
+template <class F> Status by_dim(std::int64_t dim, F&& f) noexcept {
+  switch (dim) {
+    case 32: return f(std::integral_constant<int, 32>{});
+    case 64: return f(std::integral_constant<int, 64>{});
+    case 128: return f(std::integral_constant<int, 128>{});
+    default: return {1, "a head size without a tensor-core body"};
+  }
+}
+inline bool has_dim(std::int64_t dim) noexcept { return dim == 32 || dim == 64 || dim == 128; }
+template <class... T> bool all_bf16(const T&... x) noexcept { return ((x.p && x.t == DType::bf16) && ...); }
+
+}  // namespace k::tiles
