@@ -5,6 +5,8 @@
 // for the backward pass (flash attention's scheme: probabilities are recomputed, never stored). Sums have a
 // fixed order for any thread count.
 #pragma once
+#include <algorithm>
+
 #include "kernels/types.h"
 
 namespace k {
@@ -68,10 +70,19 @@ struct CompressedForward {
   std::int64_t blocks, block, slots, top;
   float scale;
 };
+// The CUDA body's division of the queries for their sums over keys, and those sums:
+// [batch * kv_heads, key tiles, chunks, 2 (key, value), 16, dim].
+constexpr std::int64_t compressed_chunks(std::int64_t length) noexcept {
+  return std::min<std::int64_t>(16, (length + 255) / 256);
+}
+constexpr std::int64_t compressed_parts(const AttentionShape& s, std::int64_t blocks) noexcept {
+  return s.batch * s.kv_heads * (1 + (blocks + 15) / 16) * compressed_chunks(s.length) * 2 * 16 * s.dim;
+}
 struct CompressedBackward {
   Grad dq, dck, dcv, dmemory;
-  float* memory_parts;     // scratch [batch, 2, kv_heads, slots, dim], summed over batch in order
-  float* delta = nullptr;  // scratch, as above
+  float* memory_parts;          // scratch [batch, 2, kv_heads, slots, dim], summed over batch in order
+  float* delta = nullptr;       // scratch, as above
+  float* tile_parts = nullptr;  // scratch of the CUDA body, [compressed_parts()]
   In dout, out, q, ck, cv, memory;
   const float* lse;
   const std::int32_t* selected;  // with d_importance: the picks that it belongs to
@@ -93,11 +104,17 @@ struct SelectedForward {
   std::int64_t block, top;
   float scale;
 };
+// Bits that say which of 16 neighbouring queries picked a block: [batch * heads, complete blocks, tiles of
+// 16].
+constexpr std::int64_t selected_pickers(const AttentionShape& s, std::int64_t block) noexcept {
+  return s.batch * s.heads * (s.length / block) * ((s.length + 15) / 16);
+}
 struct SelectedBackward {
   Grad dq, dk, dv;
   float* d_importance;     // [batch, heads, length, top], written: sum over the pick's tokens of dS S + P dP;
                            // nullptr: unwanted
   float* delta = nullptr;  // scratch, as above
+  std::uint16_t* pickers = nullptr;  // scratch of the CUDA body, [selected_pickers()]
   In dout, out, q, k, v;
   const float* lse;
   const std::int32_t* selected;

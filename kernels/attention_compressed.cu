@@ -1,4 +1,5 @@
 #include "kernels/attention_cuda.cuh"
+#include "kernels/attention_mma.cuh"
 
 namespace k {
 namespace {
@@ -301,6 +302,7 @@ template <class P> bool fits_all(const P& p) noexcept {
 }  // namespace
 
 Status run(Cuda cuda, const CompressedForward& p) noexcept {
+  if (takes_mma(p)) return run_mma(cuda, p);
   if (!fits_all(p)) return kTooLong;
   return by_layout(
       p.shape.dim,
@@ -318,6 +320,7 @@ Status run(Cuda cuda, const CompressedForward& p) noexcept {
 }
 
 Status run(Cuda cuda, const CompressedBackward& p) noexcept {
+  if (takes_mma(p)) return run_mma(cuda, p);
   if (!fits_all(p)) return kTooLong;
   if (!all_of_type(DType::f32, p.dmemory)) return unsupported_dtype();
   return by_layout(

@@ -1,4 +1,5 @@
 #include "kernels/attention_cuda.cuh"
+#include "kernels/attention_mma.cuh"
 
 namespace k {
 namespace {
@@ -181,6 +182,7 @@ template <class L> __global__ void __launch_bounds__(kTileThreads<L>) backward_k
 }  // namespace
 
 Status run(Cuda cuda, const SelectedForward& p) noexcept {
+  if (takes_mma(p)) return run_mma(cuda, p);
   if (!fits(p.shape)) return kTooLong;
   return by_layout(
       p.shape.dim,
@@ -194,6 +196,7 @@ Status run(Cuda cuda, const SelectedForward& p) noexcept {
 }
 
 Status run(Cuda cuda, const SelectedBackward& p) noexcept {
+  if (takes_mma(p)) return run_mma(cuda, p);
   if (!fits(p.shape)) return kTooLong;
   return by_layout(
       p.shape.dim,

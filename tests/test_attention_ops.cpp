@@ -1,6 +1,7 @@
 // Dense and sparse attention as a whole, from packed rows to merged heads, against docs/model.md 1.2 in
 // float64.
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
 #include "tests/op_case.h"
@@ -165,6 +166,7 @@ NsaParams nsa_params(const std::vector<Param*>& p) {
 void check_sparse(const Formula& f) {
   const auto [query, kv, dim] = f.heads;
   const auto block = f.config.block, rows = f.batch * f.length;
+  const double weight = 1.2 / std::sqrt(double(dim * block));
   tests::check({
       .name = fmt::format(
           "sparse attention, batch {}, length {}, heads {}/{} of {}, block {}, select {}, diff {}", f.batch,
@@ -173,8 +175,8 @@ void check_sparse(const Formula& f) {
       .params = {{.shape = {2, kv, f.config.memory, dim}},
                  {.shape = {kv, block, dim}, .deviation = 0.5},
                  {.shape = {kv, block, dim}, .deviation = 0.5},
-                 {.shape = {kv * dim, dim, block}, .deviation = 0.3},
-                 {.shape = {kv * dim, dim, block}, .deviation = 0.3},
+                 {.shape = {kv * dim, dim, block}, .deviation = weight},
+                 {.shape = {kv * dim, dim, block}, .deviation = weight},
                  {.shape = {kv * dim}, .deviation = 0.5},
                  {.shape = {kv * dim}, .deviation = 0.5}},
       .op =
@@ -184,6 +186,7 @@ void check_sparse(const Formula& f) {
                                          f.heads, f.config, f.batch);
           },
       .reference = [=](const std::vector<Doubles>& v) { return f.sparse(v); },
+      .stages = 4,  // split and rotate, compress, attend, gate
   });
 }
 

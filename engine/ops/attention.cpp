@@ -92,6 +92,12 @@ void merge(On& on, const Sizes& sizes, const HeadMajor& from, const Tensor& rope
 
 k::Grad grad(const Tensor& t) { return {t.data(), t.dtype(), false}; }
 
+// Memory that the CUDA bodies alone want.
+Tensor card_scratch(Back& back, std::int64_t bytes) {
+  if (back.context().device().kind == DeviceKind::cpu) return {};
+  return back.scratch({std::max<std::int64_t>(1, (bytes + 3) / 4)});
+}
+
 }  // namespace
 
 Tensor rope_table(Tape& tape, std::int64_t length, std::int64_t dim, float base) {
@@ -317,22 +323,26 @@ void Sparse::backward(Back& back, const Slot& qkv_slot, const Slot& gates_slot) 
 
 void Sparse::fine_backward(Back& back, const Tensor& dout, const Tensor& d_importance, HeadMajor& d) const {
   Tensor delta = back.scratch(sizes.query_rows());
-  back.launch("selected attention backward", k::SelectedBackward{.dq = grad(d.q[kAdjacent]),
-                                                                 .dk = grad(d.k[kAdjacent]),
-                                                                 .dv = grad(d.v[kAdjacent]),
-                                                                 .d_importance = d_importance.f32(),
-                                                                 .delta = delta.f32(),
-                                                                 .dout = dout,
-                                                                 .out = fine.out,
-                                                                 .q = x.q[kAdjacent],
-                                                                 .k = x.k[kAdjacent],
-                                                                 .v = x.v[kPlain],
-                                                                 .lse = fine.lse.f32(),
-                                                                 .selected = selected.i32(),
-                                                                 .shape = sizes.shape(),
-                                                                 .block = config.block,
-                                                                 .top = picks(),
-                                                                 .scale = sizes.scale()});
+  Tensor pickers = card_scratch(
+      back, std::int64_t(sizeof(std::uint16_t)) * k::selected_pickers(sizes.shape(), config.block));
+  back.launch("selected attention backward",
+              k::SelectedBackward{.dq = grad(d.q[kAdjacent]),
+                                  .dk = grad(d.k[kAdjacent]),
+                                  .dv = grad(d.v[kAdjacent]),
+                                  .d_importance = d_importance.f32(),
+                                  .delta = delta.f32(),
+                                  .pickers = static_cast<std::uint16_t*>(pickers.data()),
+                                  .dout = dout,
+                                  .out = fine.out,
+                                  .q = x.q[kAdjacent],
+                                  .k = x.k[kAdjacent],
+                                  .v = x.v[kPlain],
+                                  .lse = fine.lse.f32(),
+                                  .selected = selected.i32(),
+                                  .shape = sizes.shape(),
+                                  .block = config.block,
+                                  .top = picks(),
+                                  .scale = sizes.scale()});
 }
 
 void Sparse::window_backward(Back& back, const Tensor& dout, HeadMajor& d) const {
@@ -359,13 +369,16 @@ void Sparse::compressed_backward(Back& back, const Tensor& dout, const Tensor& d
          dcv = back.scratch(compressed_blocks(), sizes.dtype);
   {
     Tensor parts = back.scratch({sizes.batch * 2, heads.kv, config.memory, heads.dim}),
-           delta = back.scratch(sizes.query_rows());
+           delta = back.scratch(sizes.query_rows()),
+           tile_parts =
+               card_scratch(back, std::int64_t(sizeof(float)) * k::compressed_parts(sizes.shape(), blocks()));
     back.launch("compressed attention backward", k::CompressedBackward{.dq = grad(d.q[kPlain]),
                                                                        .dck = grad(dck),
                                                                        .dcv = grad(dcv),
                                                                        .dmemory = back.into(*params.memory),
                                                                        .memory_parts = parts.f32(),
                                                                        .delta = delta.f32(),
+                                                                       .tile_parts = tile_parts.f32(),
                                                                        .dout = dout,
                                                                        .out = compressed.out,
                                                                        .q = x.q[kPlain],
