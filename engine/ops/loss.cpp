@@ -7,10 +7,14 @@
 namespace engine {
 namespace {
 
-// Rows of logits at a time: large enough for the matrix products, small enough to stay in or near a cache.
-std::int64_t chunk_rows(std::int64_t row_bytes) {
-  constexpr std::int64_t kChunkBytes = std::int64_t(12) << 20, kStep = 64;
-  return std::max(kStep, kChunkBytes / row_bytes / kStep * kStep);
+// Rows of logits at a time. On the CPU few enough to stay in or near a cache between the products and the
+// softmax. A card's caches hold no useful number of rows; there a chunk costs a pass over the head and two
+// over its fp32 gradient, which 8192 rows make small beside the products, and memory, of which it is to take
+// at most 1 GiB.
+std::int64_t chunk_rows(Device device, std::int64_t row_bytes) {
+  const bool card = device.kind == DeviceKind::cuda;
+  const std::int64_t bytes = std::int64_t(card ? 1024 : 12) << 20, most = card ? 8192 : bytes, step = 64;
+  return std::clamp(bytes / row_bytes / step * step, step, most);
 }
 
 }  // namespace
@@ -27,7 +31,8 @@ Tensor ops::linear_cross_entropy(Tape& t, const Tensor& h, Param& head, const Te
           "loss: {} targets for {} rows, expected as many 32-bit integers", targets.numel(), rows);
 
   const std::int64_t padded = shape[0];
-  const std::int64_t chunk = std::min(rows, chunk_rows(padded * std::int64_t(k::size_of(h.dtype()))));
+  const std::int64_t chunk =
+      std::min(rows, chunk_rows(t.context().device(), padded * std::int64_t(k::size_of(h.dtype()))));
   Tensor losses = t.make({rows});
   Tensor dh = t.training() && h.differentiable() ? t.make(h.shape(), h.dtype()) : Tensor{};
   {
