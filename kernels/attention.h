@@ -54,6 +54,14 @@ struct CompressBackward {
   std::int64_t batch, kv_heads, length, dim, block;
 };
 
+// Keys and values, of the same sizes; the scratch may be the same.
+struct CompressPairForward {
+  CompressForward keys, values;
+};
+struct CompressPairBackward {
+  CompressBackward keys, values;
+};
+
 // ---- compressed attention over learned memory rows and compressed blocks, with the choice of blocks.
 // Every query sees the memory; block w is visible to query i iff (w + 1) * block - 1 <= i. p = softmax over
 // both. A query's picks are the `top` <= blocks largest p over blocks (ties: the lower index), of which those
@@ -140,6 +148,8 @@ Cost cost(const WindowForward&);
 Cost cost(const WindowBackward&);
 Cost cost(const CompressForward&);
 Cost cost(const CompressBackward&);
+Cost cost(const CompressPairForward&);
+Cost cost(const CompressPairBackward&);
 Cost cost(const CompressedForward&);
 Cost cost(const CompressedBackward&);
 Cost cost(const SelectedForward&);
@@ -150,6 +160,8 @@ Status run(Cpu, const WindowForward&) noexcept;
 Status run(Cpu, const WindowBackward&) noexcept;
 Status run(Cpu, const CompressForward&) noexcept;
 Status run(Cpu, const CompressBackward&) noexcept;
+Status run(Cpu, const CompressPairForward&) noexcept;
+Status run(Cpu, const CompressPairBackward&) noexcept;
 Status run(Cpu, const CompressedForward&) noexcept;
 Status run(Cpu, const CompressedBackward&) noexcept;
 Status run(Cpu, const SelectedForward&) noexcept;
@@ -160,6 +172,8 @@ Status run(Cuda, const WindowForward&) noexcept;
 Status run(Cuda, const WindowBackward&) noexcept;
 Status run(Cuda, const CompressForward&) noexcept;
 Status run(Cuda, const CompressBackward&) noexcept;
+Status run(Cuda, const CompressPairForward&) noexcept;
+Status run(Cuda, const CompressPairBackward&) noexcept;
 Status run(Cuda, const CompressedForward&) noexcept;
 Status run(Cuda, const CompressedBackward&) noexcept;
 Status run(Cuda, const SelectedForward&) noexcept;

@@ -95,4 +95,13 @@ Status run(Cpu, const CompressBackward& p) noexcept {
   return {};
 }
 
+Status run(Cpu, const CompressPairForward& p) noexcept {
+  const Status status = run(Cpu{}, p.keys);
+  return status.ok() ? run(Cpu{}, p.values) : status;
+}
+Status run(Cpu, const CompressPairBackward& p) noexcept {
+  const Status status = run(Cpu{}, p.keys);
+  return status.ok() ? run(Cpu{}, p.values) : status;
+}
+
 }  // namespace k

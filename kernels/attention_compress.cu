@@ -190,7 +190,6 @@ void launch_sums(cudaStream_t stream, Grad sums, Rows<const T> rows, int count, 
 }  // namespace
 
 Status run(Cuda cuda, const CompressForward& p) noexcept {
-  if (takes_mma(p)) return run_mma(cuda, p);
   if (p.length < p.block) return {};
   if (!Sizes::fit(p)) return kTooLarge;
   if (p.y.t != p.x.t || p.weight.t != p.x.t || p.bias.t != p.x.t || p.place.t != p.x.t)
@@ -214,7 +213,6 @@ Status run(Cuda cuda, const CompressForward& p) noexcept {
 }
 
 Status run(Cuda cuda, const CompressBackward& p) noexcept {
-  if (takes_mma(p)) return run_mma(cuda, p);
   if (!Sizes::fit(p)) return kTooLarge;
   if (p.dy.t != p.x.t || p.weight.t != p.x.t || p.place.t != p.x.t || (p.dx.p && p.dx.t != p.x.t))
     return unsupported_dtype();
@@ -259,6 +257,17 @@ Status run(Cuda cuda, const CompressBackward& p) noexcept {
     }
     return launched();
   });
+}
+
+Status run(Cuda cuda, const CompressPairForward& p) noexcept {
+  if (takes_mma(p)) return run_mma(cuda, p);
+  const Status status = run(cuda, p.keys);
+  return status.ok() ? run(cuda, p.values) : status;
+}
+Status run(Cuda cuda, const CompressPairBackward& p) noexcept {
+  if (takes_mma(p)) return run_mma(cuda, p);
+  const Status status = run(cuda, p.keys);
+  return status.ok() ? run(cuda, p.values) : status;
 }
 
 }  // namespace k

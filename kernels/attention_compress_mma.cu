@@ -36,6 +36,31 @@ struct Sizes {
   }
 };
 
+// What a launch works on: keys, then values; the grid's last dimension counts them.
+struct Forward {
+  bf* y;
+  const bf *x, *weight, *bias, *place;
+  explicit Forward(const CompressForward& p)
+      : y(data<bf>(p.y)),
+        x(data<bf>(p.x)),
+        weight(data<bf>(p.weight)),
+        bias(data<bf>(p.bias)),
+        place(data<bf>(p.place)) {}
+};
+struct Backward {
+  Grad dx, dweight, dbias, dplace;
+  const bf *dy, *x, *weight, *place;
+  explicit Backward(const CompressBackward& p)
+      : dx(p.dx),
+        dweight(p.dweight),
+        dbias(p.dbias),
+        dplace(p.dplace),
+        dy(data<bf>(p.dy)),
+        x(data<bf>(p.x)),
+        weight(data<bf>(p.weight)),
+        place(data<bf>(p.place)) {}
+};
+
 __device__ inline void load8(const bf* from, bf (&x)[8]) {
   *reinterpret_cast<uint4*>(x) = *reinterpret_cast<const uint4*>(from);
 }
@@ -43,7 +68,9 @@ __device__ inline void load8(const bf* from, bf (&x)[8]) {
 // weights[o][j][d] of a head for the places [first, first + kHalf), from weight[o][d][j].
 __device__ inline void load_weights(bf* weights, const bf* weight, int first) {
   const int lane = int(threadIdx.x) % 32;
-  for (int o = int(threadIdx.x) / 32; o < kDim; o += kThreads / 32) {
+#pragma unroll
+  for (int from = 0; from < kDim; from += kThreads / 32) {
+    const int o = from + int(threadIdx.x) / 32;
     bf even[8], odd[8];
     load8(weight + std::int64_t(o) * kWidth + 2 * lane * kBlock + first, even);
     load8(weight + std::int64_t(o) * kWidth + (2 * lane + 1) * kBlock + first, odd);
@@ -69,8 +96,8 @@ __device__ inline uint4 placed(const bf* x, const bf* place) {
 constexpr int kForwardShared = (kDim + kRows) * kStride * int(sizeof(bf));
 
 // y = bias + rows x weights^T. Warps: 2 tiles of 16 rows x 4 tiles of 16 outputs.
-__global__ void __launch_bounds__(kThreads)
-    forward(bf* y, const bf* x, const bf* weight, const bf* bias, const bf* place, Sizes s) {
+__global__ void __launch_bounds__(kThreads) forward(Forward keys, Forward values, Sizes s) {
+  const auto [y, x, weight, bias, place] = blockIdx.z == 0 ? keys : values;
   extern __shared__ __align__(16) bf shared[];
   bf *weights = shared, *tokens = shared + kDim * kStride;
   const int h = int(blockIdx.y), first = int(blockIdx.x) * kRows, warp = int(threadIdx.x) / 32;
@@ -79,6 +106,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int place_first = 0; place_first < kBlock; place_first += kHalf) {
     __syncthreads();
     load_weights(weights, weight + std::int64_t(h) * kDim * kWidth, place_first);
+#pragma unroll 4
     for (int at = int(threadIdx.x) * 8; at < kRows * kHalfWidth; at += kThreads * 8) {
       const int row = at / kHalfWidth, column = at % kHalfWidth;
       uint4 run{};
@@ -114,12 +142,16 @@ constexpr int kRowStride = kDim + 8;  // of a row of dy in shared memory
 
 // dx (=|+=) dy x weights, half the places; the tokens behind the last block get 0. Warps: 2 tiles of 16 rows
 // x 4 of 128 columns.
-__global__ void __launch_bounds__(kThreads)
-    backward_tokens(bf* dx, bool add, const bf* dy, const bf* weight, Sizes s) {
+__global__ void __launch_bounds__(kThreads) backward_tokens(Backward keys, Backward values, Sizes s) {
+  const Backward of = blockIdx.z % 2 == 0 ? keys : values;
+  if (!of.dx.p) return;
+  bf* dx = data<bf>(of.dx);
+  const bf *dy = of.dy, *weight = of.weight;
+  const bool add = of.dx.add;
   extern __shared__ __align__(16) bf shared[];
   bf *weights = shared, *rows = shared + kDim * kStride;
-  const int h = int(blockIdx.y), first = int(blockIdx.x) * kRows, place_first = int(blockIdx.z) * kHalf;
-  if (blockIdx.x == 0 && blockIdx.z == 0 && !add) {
+  const int h = int(blockIdx.y), first = int(blockIdx.x) * kRows, place_first = int(blockIdx.z / 2) * kHalf;
+  if (blockIdx.x == 0 && place_first == 0 && !add) {
     const int behind = int(s.length - std::int64_t(s.blocks) * kBlock) * kDim;
     for (int b = 0; b < s.batch; b++)
       for (int at = int(threadIdx.x); at < behind; at += kThreads)
@@ -174,9 +206,8 @@ constexpr int kParametersShared = kChunk * (kRowStride + kGroupStride) * int(siz
 // dweight (=|+=) dy^T x rows, dbias (=|+=) the sums of dy over the rows, dplace (=|+=) weights^T x those
 // sums. Warps: 4 tiles of 16 outputs x all 128 columns x every second of the 16-row steps; the two sums of
 // each element are added at the end.
-__global__ void __launch_bounds__(kThreads)
-    backward_parameters(Grad dweight, Grad dbias, Grad dplace, const bf* dy, const bf* x, const bf* weight,
-                        const bf* place, Sizes s) {
+__global__ void __launch_bounds__(kThreads) backward_parameters(Backward keys, Backward values, Sizes s) {
+  const auto [dx, dweight, dbias, dplace, dy, x, weight, place] = blockIdx.z == 0 ? keys : values;
   extern __shared__ __align__(16) bf shared[];
   __shared__ float sums[kThreads / kDim][kDim];
   bf *rows = shared, *tokens = shared + kChunk * kRowStride;
@@ -193,6 +224,7 @@ __global__ void __launch_bounds__(kThreads)
         run = *reinterpret_cast<const uint4*>(dy + s.row(h, first + row) * kDim + column);
       *reinterpret_cast<uint4*>(rows + row * kRowStride + column) = run;
     }
+#pragma unroll 4
     for (int at = thread; at < kChunk * kBlock; at += kThreads) {
       const int row = at / kBlock, j = at % kBlock;
       uint4 run{};
@@ -264,8 +296,19 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class P> bool usual(const P& p) noexcept {
-  return p.dim == kDim && p.block == kBlock && p.x.t == DType::bf16 && p.kv_heads <= 65535 &&
+  return p.dim == kDim && p.block == kBlock && p.kv_heads <= 65535 &&
          p.length <= std::numeric_limits<std::int32_t>::max() / 2 / p.batch;
+}
+template <class... T> bool all_bf16(const T&... x) noexcept { return ((x.t == DType::bf16) && ...); }
+
+bool takes(const CompressForward& p) noexcept {
+  return usual(p) && all_bf16(p.y, p.x, p.weight, p.bias, p.place) &&
+         aligned(p.y.p, p.x.p, p.weight.p, p.bias.p, p.place.p);
+}
+bool takes(const CompressBackward& p) noexcept {
+  return usual(p) && all_bf16(p.dy, p.x, p.weight, p.place) && holds(p.dx, DType::bf16) &&
+         holds(p.dweight, DType::f32) && holds(p.dbias, DType::f32) && holds(p.dplace, DType::f32) &&
+         aligned(p.dy.p, p.x.p, p.weight.p, p.place.p, p.dx.p, p.dweight.p, p.dbias.p, p.dplace.p);
 }
 
 template <class Kernel> Status allow_shared(Kernel kernel, int bytes) noexcept {
@@ -276,39 +319,29 @@ unsigned tiles(const Sizes& s) noexcept { return unsigned(std::max(1, (s.rows() 
 
 }  // namespace
 
-bool takes_mma(const CompressForward& p) noexcept {
-  return usual(p) && p.y.t == DType::bf16 && p.weight.t == DType::bf16 && p.bias.t == DType::bf16 &&
-         p.place.t == DType::bf16 && aligned(p.y.p, p.x.p, p.weight.p, p.bias.p, p.place.p);
-}
-bool takes_mma(const CompressBackward& p) noexcept {
-  const auto fp32 = [](const Grad& g) { return !g.p || g.t == DType::f32; };
-  return usual(p) && p.dy.t == DType::bf16 && p.weight.t == DType::bf16 && p.place.t == DType::bf16 &&
-         (!p.dx.p || p.dx.t == DType::bf16) && fp32(p.dweight) && fp32(p.dbias) && fp32(p.dplace) &&
-         aligned(p.dy.p, p.x.p, p.weight.p, p.place.p, p.dx.p, p.dweight.p, p.dbias.p, p.dplace.p);
-}
+bool takes_mma(const CompressPairForward& p) noexcept { return takes(p.keys) && takes(p.values); }
+bool takes_mma(const CompressPairBackward& p) noexcept { return takes(p.keys) && takes(p.values); }
 
-Status run_mma(Cuda cuda, const CompressForward& p) noexcept {
-  const Sizes s(p);
+Status run_mma(Cuda cuda, const CompressPairForward& p) noexcept {
+  const Sizes s(p.keys);
   if (s.blocks == 0) return {};
   if (auto status = allow_shared(forward, kForwardShared); !status.ok()) return status;
-  forward<<<dim3(tiles(s), unsigned(s.heads)), kThreads, kForwardShared, stream_of(cuda)>>>(
-      data<bf>(p.y), data<bf>(p.x), data<bf>(p.weight), data<bf>(p.bias), data<bf>(p.place), s);
+  forward<<<dim3(tiles(s), unsigned(s.heads), 2), kThreads, kForwardShared, stream_of(cuda)>>>(
+      Forward(p.keys), Forward(p.values), s);
   return launched();
 }
 
-Status run_mma(Cuda cuda, const CompressBackward& p) noexcept {
-  const Sizes s(p);
+Status run_mma(Cuda cuda, const CompressPairBackward& p) noexcept {
+  const Sizes s(p.keys);
+  const Backward keys(p.keys), values(p.values);
   constexpr int kTokensShared = (kDim * kStride + kRows * kRowStride) * int(sizeof(bf));
-  if (p.dx.p) {
-    if (auto status = allow_shared(backward_tokens, kTokensShared); !status.ok()) return status;
-    backward_tokens<<<dim3(tiles(s), unsigned(s.heads), 2), kThreads, kTokensShared, stream_of(cuda)>>>(
-        data<bf>(p.dx), p.dx.add, data<bf>(p.dy), data<bf>(p.weight), s);
-    if (auto status = launched(); !status.ok()) return status;
-  }
+  if (auto status = allow_shared(backward_tokens, kTokensShared); !status.ok()) return status;
+  backward_tokens<<<dim3(tiles(s), unsigned(s.heads), 4), kThreads, kTokensShared, stream_of(cuda)>>>(
+      keys, values, s);
+  if (auto status = launched(); !status.ok()) return status;
   if (auto status = allow_shared(backward_parameters, kParametersShared); !status.ok()) return status;
-  backward_parameters<<<dim3(kDim / kGroup, unsigned(s.heads)), kThreads, kParametersShared,
-                        stream_of(cuda)>>>(p.dweight, p.dbias, p.dplace, data<bf>(p.dy), data<bf>(p.x),
-                                           data<bf>(p.weight), data<bf>(p.place), s);
+  backward_parameters<<<dim3(kDim / kGroup, unsigned(s.heads), 2), kThreads, kParametersShared,
+                        stream_of(cuda)>>>(keys, values, s);
   return launched();
 }
 

@@ -107,11 +107,10 @@ template <class P> __device__ inline CompressedKeys keys_of(const P& p, const Pl
 }
 
 template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) forward(CompressedForward p) {
-  __shared__ __align__(16) WarpMemory<dim> memories[kWarps<dim>];
   const auto& s = p.shape;
   const Place here = Place::of<kWarps<dim>>(s.length);
   if (here.unit >= s.batch * s.heads) return;
-  auto& memory = memories[threadIdx.x / 32];
+  auto& memory = warp_memory<dim>();
   const std::int64_t unit = here.unit / (s.heads / s.kv_heads);
   const Source<dim> k(p, p.ck, unit, 0), v(p, p.cv, unit, 1);
   const int block = int(p.block), top = int(p.top);
@@ -159,11 +158,10 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) forward(C
 
 template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
     backward_queries(CompressedBackward p) {
-  __shared__ __align__(16) WarpMemory<dim> memories[kWarps<dim>];
   const auto& s = p.shape;
   const Place here = Place::of<kWarps<dim>>(s.length);
   if (here.unit >= s.batch * s.heads) return;
-  auto& memory = memories[threadIdx.x / 32];
+  auto& memory = warp_memory<dim>();
   const std::int64_t unit = here.unit / (s.heads / s.kv_heads);
   const Source<dim> k(p, p.ck, unit, 0), v(p, p.cv, unit, 1);
   const int block = int(p.block);
@@ -228,13 +226,12 @@ struct Queries {
 
 template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
     backward_keys(CompressedBackward p, Parts parts) {
-  __shared__ __align__(16) WarpMemory<dim> memories[kWarps<dim>];
   const auto& s = p.shape;
-  const std::int64_t warp = std::int64_t(blockIdx.x) * kWarps<dim> + threadIdx.x / 32;
-  const int chunk = int(warp % parts.chunks), key_tile = int(warp / parts.chunks % parts.key_tiles);
-  const std::int64_t unit = warp / parts.chunks / parts.key_tiles;
-  if (unit >= s.batch * s.kv_heads || chunk < parts.first_chunk(key_tile, p.block)) return;
-  auto& memory = memories[threadIdx.x / 32];
+  const int chunk = int(blockIdx.x % parts.chunks),
+            key_tile = int(blockIdx.x / parts.chunks % parts.key_tiles);
+  const std::int64_t unit = blockIdx.x / parts.chunks / parts.key_tiles;
+  if (chunk < parts.first_chunk(key_tile, p.block)) return;
+  auto& memory = warp_memory<dim>();
   const int length = int(s.length), block = int(p.block), group = int(s.heads / s.kv_heads);
   const int first_key = key_tile == 0 ? -1 : (key_tile - 1) * kRows;
   const CompressedKeys::Tile tile{first_key,
@@ -248,7 +245,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
   for (int head = 0; head < group; head++) {
     const std::int64_t start = (unit * group + head) * s.length;
     const bf *q = data<bf>(p.q) + start * dim, *dout = data<bf>(p.dout) + start * dim;
-    Queries queries{start_query, end_query};
+    Share<kWarps<dim>, Queries> queries{{start_query, end_query}};
     walk<dim>(
         queries, memory,
         [&](const Queries::Tile& at, bf* to_q, bf* to_dout) {
@@ -262,6 +259,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
                        });
         });
   }
+  if (!add_up<dim>(keys)) return;
   float* part = parts.sums + parts.at(unit, key_tile, chunk) * 2 * kRows * dim;
 #pragma unroll
   for (int n = 0; n < dim / 8; n++)
@@ -323,9 +321,8 @@ bool takes_mma(const CompressedBackward& p) noexcept {
 Status run_mma(Cuda cuda, const CompressedForward& p) noexcept {
   return by_dim(p.shape.dim, [&](auto d) {
     constexpr int dim = decltype(d)::value;
-    forward<dim><<<blocks_for_rows<dim>(p.shape.batch * p.shape.heads, p.shape.length), 32 * kWarps<dim>, 0,
-                   stream_of(cuda)>>>(p);
-    return launched();
+    return launch<dim>(forward<dim>, blocks_for_rows<dim>(p.shape.batch * p.shape.heads, p.shape.length),
+                       cuda, p);
   });
 }
 
@@ -334,16 +331,15 @@ Status run_mma(Cuda cuda, const CompressedBackward& p) noexcept {
   const Parts parts(p);
   return by_dim(s.dim, [&](auto d) {
     constexpr int dim = decltype(d)::value;
-    const cudaStream_t stream = stream_of(cuda);
-    backward_queries<dim>
-        <<<blocks_for_rows<dim>(s.batch * s.heads, s.length), 32 * kWarps<dim>, 0, stream>>>(p);
-    if (auto status = launched(); !status.ok()) return status;
-    const std::int64_t warps = s.batch * s.kv_heads * parts.key_tiles * parts.chunks;
-    backward_keys<dim>
-        <<<unsigned((warps + kWarps<dim> - 1) / kWarps<dim>), 32 * kWarps<dim>, 0, stream>>>(p, parts);
-    if (auto status = launched(); !status.ok()) return status;
+    if (auto status =
+            launch<dim>(backward_queries<dim>, blocks_for_rows<dim>(s.batch * s.heads, s.length), cuda, p);
+        !status.ok())
+      return status;
+    const std::int64_t blocks = s.batch * s.kv_heads * parts.key_tiles * parts.chunks;
+    if (auto status = launch<dim>(backward_keys<dim>, unsigned(blocks), cuda, p, parts); !status.ok())
+      return status;
     const std::int64_t sums = s.kv_heads * (s.batch * p.blocks + p.slots) * 2 * dim;
-    add_parts<dim><<<unsigned((sums + 255) / 256), 256, 0, stream>>>(p, parts);
+    add_parts<dim><<<unsigned((sums + 255) / 256), 256, 0, stream_of(cuda)>>>(p, parts);
     return launched();
   });
 }

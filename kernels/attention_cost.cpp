@@ -46,6 +46,8 @@ template <class P> Cost compress_cost(const P& p, double products, double arrays
           double(size_of(p.x.t)) * (arrays * (inputs + weight) + blocks * double(p.dim))};
 }
 
+Cost sum(const Cost& a, const Cost& b) { return {a.flops + b.flops, a.bytes + b.bytes}; }
+
 }  // namespace
 
 Cost cost(const WindowForward& p) {
@@ -63,6 +65,9 @@ Cost cost(const WindowBackward& p) {
 Cost cost(const CompressForward& p) { return compress_cost(p, 1, 1); }
 
 Cost cost(const CompressBackward& p) { return compress_cost(p, 2, 2); }
+
+Cost cost(const CompressPairForward& p) { return sum(cost(p.keys), cost(p.values)); }
+Cost cost(const CompressPairBackward& p) { return sum(cost(p.keys), cost(p.values)); }
 
 Cost cost(const CompressedForward& p) {
   double size = double(size_of(p.q.t));

@@ -5,16 +5,16 @@
 
 namespace k {
 
-bool takes_mma(const CompressForward&) noexcept;
-bool takes_mma(const CompressBackward&) noexcept;
+bool takes_mma(const CompressPairForward&) noexcept;
+bool takes_mma(const CompressPairBackward&) noexcept;
 bool takes_mma(const CompressedForward&) noexcept;
 bool takes_mma(const CompressedBackward&) noexcept;
 bool takes_mma(const SelectedForward&) noexcept;
 bool takes_mma(const SelectedBackward&) noexcept;
 bool takes_mma(const WindowForward&) noexcept;
 bool takes_mma(const WindowBackward&) noexcept;
-Status run_mma(Cuda, const CompressForward&) noexcept;
-Status run_mma(Cuda, const CompressBackward&) noexcept;
+Status run_mma(Cuda, const CompressPairForward&) noexcept;
+Status run_mma(Cuda, const CompressPairBackward&) noexcept;
 Status run_mma(Cuda, const CompressedForward&) noexcept;
 Status run_mma(Cuda, const CompressedBackward&) noexcept;
 Status run_mma(Cuda, const SelectedForward&) noexcept;

@@ -65,11 +65,10 @@ template <int entries> struct PickedKeys {
 
 template <int dim, int entries> __global__ void __launch_bounds__(32 * kWarps<dim>)
     forward(SelectedForward p) {
-  __shared__ __align__(16) WarpMemory<dim> memories[kWarps<dim>];
   const auto& s = p.shape;
   const Place here = Place::of<kWarps<dim>>(s.length);
   if (here.unit >= s.batch * s.heads) return;
-  auto& memory = memories[threadIdx.x / 32];
+  auto& memory = warp_memory<dim>();
   const std::int64_t matrix = here.unit / (s.heads / s.kv_heads) * s.length * dim;
   const bf *k = data<bf>(p.k) + matrix, *v = data<bf>(p.v) + matrix;
   const int length = int(s.length);
@@ -111,11 +110,10 @@ struct Pickers {
 
 template <int dim, int entries> __global__ void __launch_bounds__(32 * kWarps<dim>)
     backward_queries(SelectedBackward p, Pickers all) {
-  __shared__ __align__(16) WarpMemory<dim> memories[kWarps<dim>];
   const auto& s = p.shape;
   const Place here = Place::of<kWarps<dim>>(s.length);
   if (here.unit >= s.batch * s.heads) return;
-  auto& memory = memories[threadIdx.x / 32];
+  auto& memory = warp_memory<dim>();
   const std::int64_t matrix = here.unit / (s.heads / s.kv_heads) * s.length * dim;
   const bf *k = data<bf>(p.k) + matrix, *v = data<bf>(p.v) + matrix;
   const int length = int(s.length), block = int(p.block);
@@ -190,13 +188,13 @@ struct Pickings {
   }
 };
 
+// The warps of a block share 16 keys.
 template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
     backward_keys(SelectedBackward p, Pickers all) {
-  __shared__ __align__(16) WarpMemory<dim> memories[kWarps<dim>];
   const auto& s = p.shape;
-  const Place here = Place::of<kWarps<dim>>(s.length);
+  const Place here = Place::at_tile(blockIdx.x, s.length);
   if (here.unit >= s.batch * s.kv_heads) return;
-  auto& memory = memories[threadIdx.x / 32];
+  auto& memory = warp_memory<dim>();
   const int length = int(s.length), block = int(p.block), group = int(s.heads / s.kv_heads);
   const int own = here.first / block, block_end = min(length, (own + 1) * block);
 
@@ -204,7 +202,8 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
   for (int head = 0; head < group; head++) {
     const std::int64_t unit = here.unit * group + head, start = unit * s.length;
     const bf *q = data<bf>(p.q) + start * dim, *dout = data<bf>(p.dout) + start * dim;
-    Pickings queries(own < all.blocks ? all.of(unit, own) : nullptr, here.first, block_end, all.query_tiles);
+    Share<kWarps<dim>, Pickings> queries{
+        {own < all.blocks ? all.of(unit, own) : nullptr, here.first, block_end, all.query_tiles}};
     walk<dim>(
         queries, memory,
         [&](const Pickings::Tile& tile, bf* to_q, bf* to_dout) {
@@ -220,6 +219,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
                        });
         });
   }
+  if (!add_up<dim>(keys)) return;
   store<dim>(data<bf>(p.dk) + here.row * dim, keys.dk, here.count, p.dk.add, memory[0][0]);
   store<dim>(data<bf>(p.dv) + here.row * dim, keys.dv, here.count, p.dv.add, memory[0][0]);
 }
@@ -249,10 +249,8 @@ Status run_mma(Cuda cuda, const SelectedForward& p) noexcept {
   return by_dim(p.shape.dim, [&](auto d) {
     return by_top(p.top, [&](auto entries) {
       constexpr int dim = decltype(d)::value;
-      forward<dim, decltype(entries)::value>
-          <<<blocks_for_rows<dim>(p.shape.batch * p.shape.heads, p.shape.length), 32 * kWarps<dim>, 0,
-             stream_of(cuda)>>>(p);
-      return launched();
+      return launch<dim>(forward<dim, decltype(entries)::value>,
+                         blocks_for_rows<dim>(p.shape.batch * p.shape.heads, p.shape.length), cuda, p);
     });
   });
 }
@@ -266,16 +264,12 @@ Status run_mma(Cuda cuda, const SelectedBackward& p) noexcept {
   return by_dim(s.dim, [&](auto d) {
     constexpr int dim = decltype(d)::value;
     const auto status = by_top(p.top, [&](auto entries) {
-      backward_queries<dim, decltype(entries)::value>
-          <<<blocks_for_rows<dim>(s.batch * s.heads, s.length), 32 * kWarps<dim>, 0, stream_of(cuda)>>>(
-              p, pickers);
-      return launched();
+      return launch<dim>(backward_queries<dim, decltype(entries)::value>,
+                         blocks_for_rows<dim>(s.batch * s.heads, s.length), cuda, p, pickers);
     });
     if (!status.ok()) return status;
-    backward_keys<dim>
-        <<<blocks_for_rows<dim>(s.batch * s.kv_heads, s.length), 32 * kWarps<dim>, 0, stream_of(cuda)>>>(
-            p, pickers);
-    return launched();
+    return launch<dim>(backward_keys<dim>, unsigned(s.batch * s.kv_heads * pickers.query_tiles), cuda, p,
+                       pickers);
   });
 }
 

@@ -17,8 +17,16 @@ inline constexpr int kRows = 16;
 inline constexpr float kLog2e = 1.4426950408889634f;
 template <int dim> inline constexpr int kStride = dim + 8;
 template <int dim> inline constexpr int kTileElements = kRows* kStride<dim>;
-template <int dim> inline constexpr int kWarps = dim > 64 ? 2 : 4;  // of a block of threads: what fits 48 KiB
-template <int dim> using WarpMemory = bf[2][2][kTileElements<dim>];  // [stage][keys, values]
+template <int dim> inline constexpr int kWarps = dim > 64 ? 2 : 4;  // of a block of threads
+inline constexpr int kStages = 3;                                   // tiles that are there or on their way
+template <int dim> using WarpMemory = bf[kStages][2][kTileElements<dim>];  // [stage][keys, values]
+template <int dim> inline constexpr int kSharedBytes = kWarps<dim>* int(sizeof(WarpMemory<dim>));
+
+// A warp's own part of the shared memory that the launch asks for.
+template <int dim> __device__ inline WarpMemory<dim>& warp_memory() {
+  extern __shared__ __align__(16) bf shared[];
+  return reinterpret_cast<WarpMemory<dim>*>(shared)[threadIdx.x / 32];
+}
 
 __device__ inline int lane_id() { return int(threadIdx.x) % 32; }
 __device__ inline int row_of(int half) {
@@ -88,34 +96,54 @@ __device__ inline void store(bf* rows, const mma::D (&sum)[dim / 8], int count, 
   __syncwarp();
 }
 
-// Calls f(tile, keys, values) for the tiles of a set, each fetched while the one before is computed.
+// Calls f(tile, keys, values) for the tiles of a set; the next kStages - 1 are fetched meanwhile.
 // fetch_tile(tile, keys, values) starts the copies.
 template <int dim, class Set, class Fetch, class F>
 __device__ inline void walk(Set& set, WarpMemory<dim>& memory, Fetch fetch_tile, F&& f) {
-  typename Set::Tile now, next;
-  bool more = set.next(now);
-  if (more) fetch_tile(now, memory[0][0], memory[0][1]);
-  mma::copy_commit();
-  for (int stage = 0; more; stage ^= 1) {
-    const bool another = set.next(next);
-    if (another) fetch_tile(next, memory[stage ^ 1][0], memory[stage ^ 1][1]);
+  constexpr int kAhead = kStages - 1;
+  typename Set::Tile tiles[kAhead + 1];
+  bool there[kAhead + 1];
+  bool more = true;
+  const auto fetch_next = [&](typename Set::Tile& tile, bool& is_there, int stage) {
+    more = more && set.next(tile);
+    is_there = more;
+    if (more) fetch_tile(tile, memory[stage][0], memory[stage][1]);
     mma::copy_commit();
-    mma::copy_wait<1>();
+  };
+#pragma unroll
+  for (int i = 0; i < kAhead; i++) fetch_next(tiles[i], there[i], i);
+  for (int stage = 0; there[0]; stage = stage + 1 == kStages ? 0 : stage + 1) {
+    fetch_next(tiles[kAhead], there[kAhead], stage == 0 ? kAhead : stage - 1);
+    mma::copy_wait<kAhead>();
     __syncwarp();
-    f(now, memory[stage][0], memory[stage][1]);
+    f(tiles[0], memory[stage][0], memory[stage][1]);
     __syncwarp();
-    now = next;
-    more = another;
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) tiles[i] = tiles[i + 1], there[i] = there[i + 1];
   }
 }
+
+// Every kWarps-th tile of a set that the warps of a block share: the same ones for the same set.
+template <int warps, class Set> struct Share {
+  using Tile = typename Set::Tile;
+  Set set;
+  int count = 0;
+  __device__ bool next(Tile& tile) {
+    while (set.next(tile))
+      if (count++ % warps == int(threadIdx.x) / 32) return true;
+    return false;
+  }
+};
 
 // The warp's 16 of all rows of a matrix [units, length, dim].
 struct Place {
   std::int64_t unit, row;  // row: of the first, counted over all units
   int first, count;
   template <int warps> __device__ static Place of(std::int64_t length) {
-    const std::int64_t per_unit = (length + kRows - 1) / kRows,
-                       at = std::int64_t(blockIdx.x) * warps + threadIdx.x / 32;
+    return at_tile(std::int64_t(blockIdx.x) * warps + threadIdx.x / 32, length);
+  }
+  __device__ static Place at_tile(std::int64_t at, std::int64_t length) {
+    const std::int64_t per_unit = (length + kRows - 1) / kRows;
     Place p;
     p.unit = at / per_unit;
     p.first = int(at % per_unit) * kRows;
@@ -299,6 +327,45 @@ template <int dim> struct KeySide {
     add_rows<dim>(dk, mma::as_left(ds[0], ds[1]), q_tile);
   }
 };
+
+// Adds up, in order, what the warps of a block have collected for the same keys; true in the warp that has
+// the sums. Every warp of the block must call it.
+template <int dim> __device__ inline bool add_up(KeySide<dim>& keys) {
+  extern __shared__ __align__(16) bf shared[];
+  auto* sums = reinterpret_cast<float*>(shared) + lane_id();  // [warp - 1][dk, dv][dim / 2][lane]
+  const int warp = int(threadIdx.x) / 32;
+  static_assert((kWarps<dim> - 1) * dim * 32 * int(sizeof(float)) <= kSharedBytes<dim>);
+  const auto at = [&](int of, int which, int n, int e) -> float& {
+    return sums[(((of - 1) * 2 + which) * (dim / 2) + 4 * n + e) * 32];
+  };
+  __syncthreads();
+  if (warp > 0)
+#pragma unroll
+    for (int n = 0; n < dim / 8; n++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) at(warp, 0, n, e) = keys.dk[n].x[e], at(warp, 1, n, e) = keys.dv[n].x[e];
+  __syncthreads();
+  if (warp > 0) return false;
+  for (int of = 1; of < kWarps<dim>; of++)
+#pragma unroll
+    for (int n = 0; n < dim / 8; n++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) keys.dk[n].x[e] += at(of, 0, n, e), keys.dv[n].x[e] += at(of, 1, n, e);
+  __syncwarp();
+  return true;
+}
+
+// Launches warps of their own, each with its memory.
+template <int dim, class... Parameters, class... Arguments>
+Status launch(void (*kernel)(Parameters...), unsigned blocks, Cuda cuda,
+              const Arguments&... arguments) noexcept {
+  if (auto status = status_of(
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<dim>));
+      !status.ok())
+    return status;
+  kernel<<<blocks, 32 * kWarps<dim>, kSharedBytes<dim>, stream_of(cuda)>>>(arguments...);
+  return launched();
+}
 
 // Calls f(dim) for the head sizes that there are bodies for.
 template <class F> Status by_dim(std::int64_t dim, F&& f) noexcept {

@@ -24,12 +24,12 @@ struct Range {
   }
 };
 
-template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) forward(WindowForward p) {
-  __shared__ __align__(16) WarpMemory<dim> memories[kWarps<dim>];
+template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
+    forward(WindowForward p) {
   const auto& s = p.shape;
   const Place here = Place::of<kWarps<dim>>(s.length);
   if (here.unit >= s.batch * s.heads) return;
-  auto& memory = memories[threadIdx.x / 32];
+  auto& memory = warp_memory<dim>();
   const std::int64_t matrix = here.unit / (s.heads / s.kv_heads) * s.length * dim;
   const bf *k = data<bf>(p.k) + matrix, *v = data<bf>(p.v) + matrix;
   const int reach = int(p.reach), length = int(s.length);
@@ -62,12 +62,12 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) forward(W
   queries.write(data<bf>(p.out) + here.row * dim, p.lse + here.row, here.count, memory[0][0]);
 }
 
-template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) backward_queries(WindowBackward p) {
-  __shared__ __align__(16) WarpMemory<dim> memories[kWarps<dim>];
+template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
+    backward_queries(WindowBackward p) {
   const auto& s = p.shape;
   const Place here = Place::of<kWarps<dim>>(s.length);
   if (here.unit >= s.batch * s.heads) return;
-  auto& memory = memories[threadIdx.x / 32];
+  auto& memory = warp_memory<dim>();
   const std::int64_t matrix = here.unit / (s.heads / s.kv_heads) * s.length * dim;
   const bf *k = data<bf>(p.k) + matrix, *v = data<bf>(p.v) + matrix;
   const int reach = int(p.reach), length = int(s.length);
@@ -97,12 +97,12 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) backward_
   store<dim>(data<bf>(p.dq) + here.row * dim, dq, here.count, p.dq.add, memory[0][0]);
 }
 
-template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) backward_keys(WindowBackward p) {
-  __shared__ __align__(16) WarpMemory<dim> memories[kWarps<dim>];
+template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
+    backward_keys(WindowBackward p) {
   const auto& s = p.shape;
   const Place here = Place::of<kWarps<dim>>(s.length);
   if (here.unit >= s.batch * s.kv_heads) return;
-  auto& memory = memories[threadIdx.x / 32];
+  auto& memory = warp_memory<dim>();
   const int reach = int(p.reach), length = int(s.length), group = int(s.heads / s.kv_heads);
 
   KeySide<dim> keys(memory, data<bf>(p.k) + here.row * dim, data<bf>(p.v) + here.row * dim, here.count);
@@ -145,9 +145,8 @@ bool takes_mma(const WindowBackward& p) noexcept {
 Status run_mma(Cuda cuda, const WindowForward& p) noexcept {
   return by_dim(p.shape.dim, [&](auto d) {
     constexpr int dim = decltype(d)::value;
-    forward<dim><<<blocks_for_rows<dim>(p.shape.batch * p.shape.heads, p.shape.length), 32 * kWarps<dim>, 0,
-                   stream_of(cuda)>>>(p);
-    return launched();
+    return launch<dim>(forward<dim>, blocks_for_rows<dim>(p.shape.batch * p.shape.heads, p.shape.length),
+                       cuda, p);
   });
 }
 
@@ -155,12 +154,11 @@ Status run_mma(Cuda cuda, const WindowBackward& p) noexcept {
   return by_dim(p.shape.dim, [&](auto d) {
     constexpr int dim = decltype(d)::value;
     const auto& s = p.shape;
-    backward_queries<dim>
-        <<<blocks_for_rows<dim>(s.batch * s.heads, s.length), 32 * kWarps<dim>, 0, stream_of(cuda)>>>(p);
-    if (auto status = launched(); !status.ok()) return status;
-    backward_keys<dim>
-        <<<blocks_for_rows<dim>(s.batch * s.kv_heads, s.length), 32 * kWarps<dim>, 0, stream_of(cuda)>>>(p);
-    return launched();
+    if (auto status =
+            launch<dim>(backward_queries<dim>, blocks_for_rows<dim>(s.batch * s.heads, s.length), cuda, p);
+        !status.ok())
+      return status;
+    return launch<dim>(backward_keys<dim>, blocks_for_rows<dim>(s.batch * s.kv_heads, s.length), cuda, p);
   });
 }
 

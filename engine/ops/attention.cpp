@@ -182,12 +182,11 @@ struct Sparse {
 
  private:
   Branch make_branch(Tape&) const;
-  Tensor compress(Tape&, const Tensor& x, const Param& weight, const Param& bias, const Param& place) const;
+  void compress(Tape&);
   void fine_backward(Back&, const Tensor& dout, const Tensor& d_importance, HeadMajor&) const;
   void window_backward(Back&, const Tensor& dout, HeadMajor&) const;
   void compressed_backward(Back&, const Tensor& dout, const Tensor& d_importance, HeadMajor&) const;
-  void compress_backward(Back&, const Tensor& dy, const Tensor& x, k::Grad dx, Param& weight, Param& bias,
-                         Param& place) const;
+  void compress_backward(Back&, const Tensor& dck, const Tensor& dcv, HeadMajor&) const;
 };
 
 void Sparse::check_parameters() const {
@@ -213,21 +212,28 @@ Branch Sparse::make_branch(Tape& tape) const {
   return {tape.make(sizes.queries(), sizes.dtype), tape.make(sizes.query_rows())};
 }
 
-Tensor Sparse::compress(Tape& tape, const Tensor& x, const Param& weight, const Param& bias,
-                        const Param& place) const {
-  Tensor y = tape.make(compressed_blocks(), x.dtype()), rows = tape.make(gathered());
-  tape.launch("compress", k::CompressForward{.y = y.out(),
-                                             .gathered = rows.f32(),
-                                             .x = x,
-                                             .weight = weight.value,
-                                             .bias = bias.value,
-                                             .place = place.value,
-                                             .batch = sizes.batch,
-                                             .kv_heads = sizes.heads.kv,
-                                             .length = sizes.length,
-                                             .dim = sizes.heads.dim,
-                                             .block = config.block});
-  return y;
+void Sparse::compress(Tape& tape) {
+  ck = tape.make(compressed_blocks(), sizes.dtype);
+  cv = tape.make(compressed_blocks(), sizes.dtype);
+  Tensor rows = tape.make(gathered());
+  const auto side = [&](const Tensor& y, const Tensor& from, const Param& weight, const Param& bias,
+                        const Param& place) {
+    return k::CompressForward{.y = y.out(),
+                              .gathered = rows.f32(),
+                              .x = from,
+                              .weight = weight.value,
+                              .bias = bias.value,
+                              .place = place.value,
+                              .batch = sizes.batch,
+                              .kv_heads = sizes.heads.kv,
+                              .length = sizes.length,
+                              .dim = sizes.heads.dim,
+                              .block = config.block};
+  };
+  tape.launch("compress",
+              k::CompressPairForward{
+                  .keys = side(ck, x.k[kPlain], *params.compress_k, *params.bias_k, *params.place_k),
+                  .values = side(cv, x.v[kPlain], *params.compress_v, *params.bias_v, *params.place_v)});
 }
 
 void Sparse::forward(Tape& tape, const Tensor& qkv, const Tensor& y) {
@@ -237,8 +243,7 @@ void Sparse::forward(Tape& tape, const Tensor& qkv, const Tensor& y) {
   x.v[kPlain] = tape.make(sizes.keys(), sizes.dtype);
   split(tape, sizes, qkv, rope, x);
 
-  ck = compress(tape, x.k[kPlain], *params.compress_k, *params.bias_k, *params.place_k);
-  cv = compress(tape, x.v[kPlain], *params.compress_v, *params.bias_v, *params.place_v);
+  compress(tape);
   compressed = make_branch(tape);
   selected = tape.make(pick_rows(), DType::i32);
   {
@@ -395,30 +400,34 @@ void Sparse::compressed_backward(Back& back, const Tensor& dout, const Tensor& d
                                                                        .top = picks(),
                                                                        .scale = sizes.scale()});
   }
-  compress_backward(back, dck, x.k[kPlain], grad(d.k[kPlain]), *params.compress_k, *params.bias_k,
-                    *params.place_k);
-  compress_backward(back, dcv, x.v[kPlain], grad(d.v[kPlain]), *params.compress_v, *params.bias_v,
-                    *params.place_v);
+  compress_backward(back, dck, dcv, d);
 }
 
-void Sparse::compress_backward(Back& back, const Tensor& dy, const Tensor& x, k::Grad dx, Param& weight,
-                               Param& bias, Param& place) const {
+void Sparse::compress_backward(Back& back, const Tensor& dck, const Tensor& dcv, HeadMajor& d) const {
   Tensor rows = back.scratch(gathered()), drows = back.scratch(gathered());
-  back.launch("compress backward", k::CompressBackward{.dx = dx,
-                                                       .dweight = back.into(weight),
-                                                       .dbias = back.into(bias),
-                                                       .dplace = back.into(place),
-                                                       .gathered = rows.f32(),
-                                                       .dgathered = drows.f32(),
-                                                       .dy = dy,
-                                                       .x = x,
-                                                       .weight = weight.value,
-                                                       .place = place.value,
-                                                       .batch = sizes.batch,
-                                                       .kv_heads = sizes.heads.kv,
-                                                       .length = sizes.length,
-                                                       .dim = sizes.heads.dim,
-                                                       .block = config.block});
+  const auto side = [&](const Tensor& dy, const Tensor& from, const Tensor& dx, Param& weight, Param& bias,
+                        Param& place) {
+    return k::CompressBackward{.dx = grad(dx),
+                               .dweight = back.into(weight),
+                               .dbias = back.into(bias),
+                               .dplace = back.into(place),
+                               .gathered = rows.f32(),
+                               .dgathered = drows.f32(),
+                               .dy = dy,
+                               .x = from,
+                               .weight = weight.value,
+                               .place = place.value,
+                               .batch = sizes.batch,
+                               .kv_heads = sizes.heads.kv,
+                               .length = sizes.length,
+                               .dim = sizes.heads.dim,
+                               .block = config.block};
+  };
+  back.launch("compress backward",
+              k::CompressPairBackward{.keys = side(dck, x.k[kPlain], d.k[kPlain], *params.compress_k,
+                                                   *params.bias_k, *params.place_k),
+                                      .values = side(dcv, x.v[kPlain], d.v[kPlain], *params.compress_v,
+                                                     *params.bias_v, *params.place_v)});
 }
 
 }  // namespace
