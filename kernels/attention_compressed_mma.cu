@@ -181,10 +181,8 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
         mma::D weights[2], ds[2];
         queries.look(
             tile_k, tile_v, p.scale,
-            [&](int half, int key) {
-              return row_of(half) < here.count && sees(tile, block, here.first + row_of(half), key);
-            },
-            weights, ds);
+            [&](int half, int key) { return sees(tile, block, here.first + row_of(half), key); }, weights,
+            ds);
         add_rows<dim>(dq, mma::as_left(ds[0], ds[1]), tile_k);
       });
   store<dim>(data<bf>(p.dq) + here.row * dim, dq, here.count, p.dq.add, memory[0][0]);

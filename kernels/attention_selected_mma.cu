@@ -58,8 +58,13 @@ template <int entries> struct PickedKeys {
     own_first += kRows;
     return true;
   }
-  __device__ static bool sees(const Tile& tile, int query_row, int query, int key) {
-    return tile.own ? tile.first + key <= query : (tile.pickers >> (2 * query_row)) & 3u;
+  // Calls f(visible), visible(half, key), for the queries from `first` on; a picked tile is seen whole or
+  // not.
+  template <class F> __device__ static void with_visible(const Tile& tile, int first, F&& f) {
+    if (tile.own) return f([&](int half, int key) { return tile.first + key <= first + row_of(half); });
+    const bool seen[2] = {bool((tile.pickers >> (2 * row_of(0))) & 3u),
+                          bool((tile.pickers >> (2 * row_of(1))) & 3u)};
+    f([&](int half, int) { return seen[half]; });
   }
 };
 
@@ -89,11 +94,10 @@ template <int dim, int entries> __global__ void __launch_bounds__(32 * kWarps<di
         fetch<dim>(to_v, v + std::int64_t(tile.first) * dim, length - tile.first);
       },
       [&](const typename Keys::Tile& tile, const bf* tile_k, const bf* tile_v) {
-        mma::D dot[2];
-        queries.attend(
-            tile_k, tile_v, kLog2e * p.scale,
-            [&](int half, int key) { return Keys::sees(tile, row_of(half), here.first + row_of(half), key); },
-            dot);
+        Keys::with_visible(tile, here.first, [&](auto visible) {
+          mma::D dot[2];
+          queries.attend(tile_k, tile_v, kLog2e * p.scale, visible, dot);
+        });
       });
   queries.finish();
   queries.write(data<bf>(p.out) + here.row * dim, p.lse + here.row, here.count, memory[0][0]);
@@ -137,13 +141,9 @@ template <int dim, int entries> __global__ void __launch_bounds__(32 * kWarps<di
           if (lane_id() == 0) all.of(here.unit, tile.first / block)[here.first / kRows] = std::uint16_t(bits);
         }
         mma::D weights[2], ds[2];
-        queries.look(
-            tile_k, tile_v, p.scale,
-            [&](int half, int key) {
-              return row_of(half) < here.count &&
-                     Keys::sees(tile, row_of(half), here.first + row_of(half), key);
-            },
-            weights, ds);
+        Keys::with_visible(tile, here.first, [&](auto visible) {
+          queries.look(tile_k, tile_v, p.scale, visible, weights, ds);
+        });
         add_rows<dim>(dq, mma::as_left(ds[0], ds[1]), tile_k);
       });
   store<dim>(data<bf>(p.dq) + here.row * dim, dq, here.count, p.dq.add, memory[0][0]);

@@ -36,11 +36,20 @@ __device__ inline int column_of(int n, int odd) { return 8 * n + lane_id() % 4 *
 
 // 16 rows of `dim` into shared memory, in the background; those from `count` (at least 1) on become 0.
 template <int dim> __device__ inline void fetch(bf* to, const bf* rows, int count) {
+  constexpr unsigned kRuns = dim / 8, kTogether = 32 / kRuns;  // of a row; rows that a warp fetches at once
+  const unsigned row = unsigned(lane_id()) / kRuns, column = unsigned(lane_id()) % kRuns * 8;
+  bf* at = to + row * kStride<dim> + column;
+  const bf* from = rows + row * dim + column;
+  if (count >= kRows) {
 #pragma unroll
-  for (int chunk = lane_id(); chunk < kRows * dim / 8; chunk += 32) {
-    const int row = chunk / (dim / 8), column = chunk % (dim / 8) * 8;
-    mma::copy_async(to + row * kStride<dim> + column,
-                    rows + std::int64_t(row < count ? row : 0) * dim + column, row < count);
+    for (unsigned i = 0; i < kRows / kTogether; i++)
+      mma::copy_async(at + i * kTogether * kStride<dim>, from + i * kTogether * dim);
+    return;
+  }
+#pragma unroll
+  for (unsigned i = 0; i < kRows / kTogether; i++) {
+    const bool there = int(row + i * kTogether) < count;
+    mma::copy_async(at + i * kTogether * kStride<dim>, there ? from + i * kTogether * dim : rows, there);
   }
 }
 
@@ -156,6 +165,13 @@ template <int dim> unsigned blocks_for_rows(std::int64_t units, std::int64_t len
   return unsigned((units * ((length + kRows - 1) / kRows) + kWarps<dim> - 1) / kWarps<dim>);
 }
 
+// 2^x to 2 units in the last place; results too small for a normal number become 0.
+__device__ inline float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 __device__ inline float quad_max(float x) {
   x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
   return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
@@ -189,7 +205,7 @@ template <int dim> struct Softmax {
           top = fmaxf(top, x);
         }
       top = fmaxf(max[half], quad_max(top));
-      const float reference = top == -INFINITY ? 0.f : top, shrink = exp2f(max[half] - reference);
+      const float reference = top == -INFINITY ? 0.f : top, shrink = exp2_approx(max[half] - reference);
       max[half] = top;
       sum[half] *= shrink;
 #pragma unroll
@@ -197,7 +213,7 @@ template <int dim> struct Softmax {
 #pragma unroll
         for (int odd = 0; odd < 2; odd++) {
           float& x = p[n].x[2 * half + odd];
-          x = exp2f(x - reference);
+          x = exp2_approx(x - reference);
           sum[half] += x;
         }
 #pragma unroll
@@ -259,7 +275,7 @@ template <int dim> struct QuerySide {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       delta[half] = __shfl_sync(~0u, own, 2 * row_of(half));
-      lse2[half] = row_of(half) < count ? kLog2e * lse[row_of(half)] : 0.f;
+      lse2[half] = row_of(half) < count ? kLog2e * lse[row_of(half)] : INFINITY;  // weights of rows behind: 0
     }
     __syncwarp();
   }
@@ -274,7 +290,7 @@ template <int dim> struct QuerySide {
 #pragma unroll
       for (int e = 0; e < 4; e++) {
         const bool seen = visible(e / 2, column_of(n, e % 2));
-        const float weight = seen ? exp2f(kLog2e * scale * p[n].x[e] - lse2[e / 2]) : 0.f;
+        const float weight = seen ? exp2_approx(kLog2e * scale * p[n].x[e] - lse2[e / 2]) : 0.f;
         p[n].x[e] = weight;
         ds[n].x[e] = seen ? scale * weight * (ds[n].x[e] - delta[e / 2]) : 0.f;
       }
@@ -303,7 +319,7 @@ template <int dim> struct KeySide {
                                                    const float* delta, int count, float scale,
                                                    Visible visible) {
     const int query = lane_id() % kRows;
-    float own = 0;  // lanes 0 .. 15: lse2, 16 .. 31: delta
+    float own = lane_id() < kRows ? INFINITY : 0.f;  // lanes 0 .. 15: lse2 (inf: no weight), 16 .. 31: delta
     if (query < count) own = lane_id() < kRows ? kLog2e * lse[query] : delta[query];
     mma::D p[2], ds[2];
     dots<dim>(p, k, q_tile);
@@ -317,8 +333,8 @@ template <int dim> struct KeySide {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
           const int e = 2 * half + odd;
-          const bool seen = column < count && visible(half, column);
-          const float weight = seen ? exp2f(kLog2e * scale * p[n].x[e] - lse2) : 0.f;
+          const bool seen = visible(half, column);
+          const float weight = seen ? exp2_approx(kLog2e * scale * p[n].x[e] - lse2) : 0.f;
           p[n].x[e] = weight;
           ds[n].x[e] = seen ? scale * weight * (ds[n].x[e] - of_query) : 0.f;
         }

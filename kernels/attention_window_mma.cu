@@ -24,8 +24,7 @@ struct Range {
   }
 };
 
-template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
-    forward(WindowForward p) {
+template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) forward(WindowForward p) {
   const auto& s = p.shape;
   const Place here = Place::of<kWarps<dim>>(s.length);
   if (here.unit >= s.batch * s.heads) return;
@@ -62,8 +61,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
   queries.write(data<bf>(p.out) + here.row * dim, p.lse + here.row, here.count, memory[0][0]);
 }
 
-template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
-    backward_queries(WindowBackward p) {
+template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) backward_queries(WindowBackward p) {
   const auto& s = p.shape;
   const Place here = Place::of<kWarps<dim>>(s.length);
   if (here.unit >= s.batch * s.heads) return;
@@ -89,7 +87,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
             tile_k, tile_v, p.scale,
             [&](int half, int key) {
               const int distance = here.first + row_of(half) - tile.first - key;
-              return distance >= 0 && distance <= reach && row_of(half) < here.count;
+              return distance >= 0 && distance <= reach;
             },
             weights, ds);
         add_rows<dim>(dq, mma::as_left(ds[0], ds[1]), tile_k);
@@ -97,8 +95,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
   store<dim>(data<bf>(p.dq) + here.row * dim, dq, here.count, p.dq.add, memory[0][0]);
 }
 
-template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
-    backward_keys(WindowBackward p) {
+template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) backward_keys(WindowBackward p) {
   const auto& s = p.shape;
   const Place here = Place::of<kWarps<dim>>(s.length);
   if (here.unit >= s.batch * s.kv_heads) return;

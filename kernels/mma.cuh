@@ -99,10 +99,13 @@ __device__ inline void right_transposed(B (&b)[2], const __nv_bfloat16* at, int 
 // 16 bytes from global to shared memory, in the background; zeros where `valid` is false (`from` must still
 // be a valid address). A group ends at copy_commit(); copy_wait<n>() waits until at most n groups are under
 // way for this thread. A barrier makes them visible to the other threads.
-__device__ inline void copy_async(void* to, const void* from, bool valid = true) {
+__device__ inline void copy_async(void* to, const void* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
                "r"(valid ? 16 : 0)
                : "memory");
+}
+__device__ inline void copy_async(void* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
 }
 __device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int groups> __device__ inline void copy_wait() {
