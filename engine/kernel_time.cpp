@@ -1,11 +1,32 @@
 #include "engine/kernel_time.h"
 
+#include <cxxabi.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
 #include "engine/error.h"
 #include "kernels/kernel_trace.h"
 
 namespace engine {
+namespace {
 
-std::optional<KernelTime> kernel_time(Device device, const std::function<void()>& work) {
+// The kernel's name as it is written, without the namespaces and the parameters.
+[[maybe_unused]] std::string readable(const std::string& name) {
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> written(
+      abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status), std::free);
+  std::string text = status == 0 ? written.get() : name;
+  if (text.starts_with("void ")) text.erase(0, 5);
+  for (const char* part : {"k::(anonymous namespace)::", "k::"})
+    for (std::size_t at; (at = text.find(part)) != std::string::npos;) text.erase(at, std::strlen(part));
+  return text.substr(0, text.rfind('('));
+}
+
+}  // namespace
+
+std::optional<KernelTimes> kernel_times(Device device, const std::function<void()>& work) {
   if constexpr (has_cuda) {
     if (device.kind == DeviceKind::cuda) {
       const auto check = [](const k::Status& status) {
@@ -13,9 +34,11 @@ std::optional<KernelTime> kernel_time(Device device, const std::function<void()>
       };
       check(k::kernel_trace_begin());
       work();
-      k::KernelTrace trace;
-      check(k::kernel_trace_end(trace));
-      return KernelTime{trace.seconds, trace.launches};
+      k::KernelTimes found;
+      check(k::kernel_trace_end(found));
+      KernelTimes times;
+      for (const auto& [name, time] : found) times[readable(name)] = {time.seconds, time.launches};
+      return times;
     }
   }
   work();

@@ -2,19 +2,22 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
+#include <string>
 
 #include "engine/device.h"
 
 namespace engine {
 
 struct KernelTime {
-  double seconds = 0;         // the sum of all kernels, copies and fills
-  std::int64_t launches = 0;  // so many
+  double seconds = 0;
+  std::int64_t launches = 0;
 };
+using KernelTimes = std::map<std::string, KernelTime>;  // by kernel, copies and fills among them
 
 // Of what `work` launches, in graphs or not; nothing on the CPU. The rest of the step is slower meanwhile,
 // the kernels are not. Throws DeviceError.
-std::optional<KernelTime> kernel_time(Device, const std::function<void()>& work);
+std::optional<KernelTimes> kernel_times(Device, const std::function<void()>& work);
 
 }  // namespace engine

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <mutex>
+#include <utility>
 
 #include "kernels/cuda.cuh"
 
@@ -17,7 +18,7 @@ constexpr CUpti_ActivityKind kKinds[] = {CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL, 
 // CUPTI's callbacks carry no pointer of their own, so what they collect belongs to the process.
 struct Collected {
   std::mutex mutex;
-  KernelTrace trace;
+  KernelTimes times;
 };
 Collected& collected() {
   static Collected only;
@@ -37,10 +38,11 @@ void CUPTIAPI give_buffer(std::uint8_t** buffer, std::size_t* size, std::size_t*
   *records = 0;  // as many as fit
 }
 
-template <class Activity> void add(const CUpti_Activity* record, KernelTrace& trace) {
+template <class Activity> void add(const CUpti_Activity* record, const char* name, KernelTimes& times) {
   const auto* activity = reinterpret_cast<const Activity*>(record);
-  trace.seconds += 1e-9 * double(activity->end - activity->start);
-  trace.launches++;
+  KernelTime& time = times[name];
+  time.seconds += 1e-9 * double(activity->end - activity->start);
+  time.launches++;
 }
 
 void CUPTIAPI take_buffer(CUcontext, std::uint32_t, std::uint8_t* buffer, std::size_t, std::size_t valid) {
@@ -48,9 +50,12 @@ void CUPTIAPI take_buffer(CUcontext, std::uint32_t, std::uint8_t* buffer, std::s
   const std::lock_guard lock(all.mutex);
   CUpti_Activity* record = nullptr;
   while (cuptiActivityGetNextRecord(buffer, valid, &record) == CUPTI_SUCCESS) switch (record->kind) {
-      case CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL: add<CUpti_ActivityKernel9>(record, all.trace); break;
-      case CUPTI_ACTIVITY_KIND_MEMCPY: add<CUpti_ActivityMemcpy6>(record, all.trace); break;
-      case CUPTI_ACTIVITY_KIND_MEMSET: add<CUpti_ActivityMemset4>(record, all.trace); break;
+      case CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL:
+        add<CUpti_ActivityKernel9>(record, reinterpret_cast<const CUpti_ActivityKernel9*>(record)->name,
+                                   all.times);
+        break;
+      case CUPTI_ACTIVITY_KIND_MEMCPY: add<CUpti_ActivityMemcpy6>(record, "copy", all.times); break;
+      case CUPTI_ACTIVITY_KIND_MEMSET: add<CUpti_ActivityMemset4>(record, "fill", all.times); break;
       default: break;
     }
   std::free(buffer);
@@ -59,7 +64,7 @@ void CUPTIAPI take_buffer(CUcontext, std::uint32_t, std::uint8_t* buffer, std::s
 }  // namespace
 
 Status kernel_trace_begin() noexcept {
-  collected().trace = {};
+  collected().times.clear();
   if (auto status = status_of(cuptiActivityRegisterCallbacks(give_buffer, take_buffer)); !status.ok())
     return status;
   for (CUpti_ActivityKind kind : kKinds)
@@ -67,11 +72,11 @@ Status kernel_trace_begin() noexcept {
   return {};
 }
 
-Status kernel_trace_end(KernelTrace& trace) noexcept {
+Status kernel_trace_end(KernelTimes& times) noexcept {
   const Status done = k::status_of(cudaDeviceSynchronize());
   const Status flushed = status_of(cuptiActivityFlushAll(CUPTI_ACTIVITY_FLAG_FLUSH_FORCED));
   for (CUpti_ActivityKind kind : kKinds) cuptiActivityDisable(kind);
-  trace = collected().trace;
+  times = std::move(collected().times);
   return done.ok() ? flushed : done;
 }
 

@@ -2,18 +2,22 @@
 // records. For CUDA builds only; used by bench.
 #pragma once
 #include <cstdint>
+#include <map>
+#include <string>
 
 #include "kernels/types.h"
 
 namespace k {
 
-struct KernelTrace {
-  double seconds = 0;         // the sum of all kernels, copies and fills
-  std::int64_t launches = 0;  // so many
+struct KernelTime {  // the launches of one kernel, or all copies, or all fills
+  double seconds = 0;
+  std::int64_t launches = 0;
 };
+using KernelTimes = std::map<std::string, KernelTime>;  // by the kernel's name in the object file
+
 // Between begin and end every kernel of this process is recorded, also those of graphs. The recording itself
 // makes the gaps between kernels longer, not the kernels. One trace at a time in a process, as CUPTI has it.
 Status kernel_trace_begin() noexcept;
-Status kernel_trace_end(KernelTrace&) noexcept;  // waits for the card
+Status kernel_trace_end(KernelTimes&) noexcept;  // waits for the card
 
 }  // namespace k
