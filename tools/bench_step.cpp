@@ -114,7 +114,7 @@ StepTimes time_steps(const BenchStep& options, const model::GptConfig& config, e
   std::nth_element(seconds.begin(), seconds.begin() + options.steps / 2, seconds.end());
   times.seconds = seconds[std::size_t(options.steps / 2)];
 
-  times.kernels = engine::kernel_time(stream.device(), [&] { trainer.step(batches, ++step, 1e-4); });
+  times.kernels = engine::kernel_times(stream.device(), [&] { trainer.step(batches, ++step, 1e-4); });
   engine::Profile profile;
   trainer.measure(&profile);
   times.profiled = std::min<std::int64_t>(options.steps, 3);
@@ -127,6 +127,17 @@ StepTimes time_steps(const BenchStep& options, const model::GptConfig& config, e
   times.flops_per_token = gpt.flops_per_token(options.length);
   times.plan_bytes = bytes_of(store, trainer);
   return times;
+}
+
+// What the card itself counted, the costliest first.
+void print_kernels(const StepTimes& times) {
+  std::vector<std::pair<std::string, engine::KernelTime>> rows(times.kernels->begin(), times.kernels->end());
+  std::sort(rows.begin(), rows.end(),
+            [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
+  print("{:<70} {:>6} {:>9} {:>9} {:>7}\n", "kernel", "calls", "ms", "us/call", "% step");
+  for (const auto& [name, time] : rows)
+    print("{:<70.70} {:>6} {:>9.3f} {:>9.1f} {:>7.1f}\n", name, time.launches, 1e3 * time.seconds,
+          1e6 * time.seconds / double(time.launches), 100 * time.seconds / times.seconds);
 }
 
 void print_ceilings(const Ceilings& ceilings) {
@@ -195,14 +206,20 @@ void bench_step(BenchStep options) {
   print_step(attention_of(options), options, measured.times, measured.ceilings);
   print("ops         {} a step, {:.3f} ms one by one\n", measured.times.launches,
         1e3 * measured.times.op_seconds);
-  if (const auto& kernels = measured.times.kernels)
-    print("kernels     {} a step, {:.3f} ms = {:.1f} % of the step\n", kernels->launches,
-          1e3 * kernels->seconds, 100 * kernels->seconds / measured.times.seconds);
+  if (!measured.times.kernels) return;
+  engine::KernelTime all;
+  for (const auto& [name, time] : *measured.times.kernels) {
+    all.seconds += time.seconds;
+    all.launches += time.launches;
+  }
+  print("kernels     {} a step, {:.3f} ms = {:.1f} % of the step\n", all.launches, 1e3 * all.seconds,
+        100 * all.seconds / measured.times.seconds);
 }
 
 void bench_ops(BenchStep options) {
   const Measured measured = measure("ops", options);
   print_ops(measured.times, measured.ceilings);
+  if (measured.times.kernels) print_kernels(measured.times);
   print_step(attention_of(options), options, measured.times, measured.ceilings);
 }
 

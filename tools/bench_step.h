@@ -27,7 +27,7 @@ struct StepTimes {
   double op_seconds = 0;  // the sum over the ops of one step, timed one by one
   std::map<std::string_view, engine::Profile::Total> ops;  // of `profiled` steps
   std::int64_t profiled = 0, launches = 0;                 // launches: of one step
-  std::optional<engine::KernelTime> kernels;               // of one step under the graph
+  std::optional<engine::KernelTimes> kernels;              // of one step under the graph
   double flops_per_token = 0;    // of the model (docs/model.md), not of what the kernels happen to do
   std::uint64_t plan_bytes = 0;  // parameters, gradients, optimizer and activations
 };
