@@ -2,7 +2,9 @@
 // float64.
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <memory>
+#include <random>
 
 #include "tests/op_case.h"
 #include "tests/support.h"
@@ -291,4 +293,71 @@ TEST_CASE("attention says what does not fit") {
   CHECK_THROWS_WITH_AS(
       ops::sparse_attention(tape, qkv, gates, rope, {.memory = &memory}, {2, 2, 4}, {.memory = 5}, 2),
       "sparse_attention: layers.0.memory (memory) is [2, 2, 3, 4], expected [2, 2, 5, 4]", Error);
+}
+
+namespace {
+
+// The picks of queries whose logits are whole numbers, so that every precision computes them exactly and many
+// are equal.
+std::vector<std::int32_t> picks_of_integers(Device device, DType dtype, std::int64_t length,
+                                            const Heads& heads, const NsaConfig& config) {
+  constexpr std::int64_t kBatch = 2;
+  Stream stream(device);
+  Arena arena(device);
+  Context context{stream, arena};
+  const auto tensor = [&](Shape shape, auto value) {
+    const Tensor t = Tensor::persistent(device, shape, dtype);
+    std::vector<float> values(std::size_t(shape.numel()));
+    for (std::size_t i = 0; i < values.size(); i++) values[i] = float(value(std::int64_t(i)));
+    t.from_host(values.data(), stream);
+    return t;
+  };
+  const auto zero = [](std::int64_t) { return 0; };
+  const std::int64_t dim = heads.dim, block = config.block, width = dim * block;
+  std::mt19937 bits(5);
+  const Tensor qkv =
+      tensor({kBatch * length, heads.packed()}, [&](std::int64_t) { return int(bits() % 3) - 1; });
+  const Tensor gates = tensor({kBatch * length, 3 * heads.query}, zero);
+  std::deque<Param> params(7);
+  params[0].value = tensor({2, heads.kv, config.memory, dim}, zero);
+  params[1].value = params[2].value = tensor({heads.kv, block, dim}, zero);
+  // A block's compressed key is the sum of its first two tokens.
+  params[3].value = params[4].value = tensor({heads.kv * dim, dim, block}, [&](std::int64_t i) {
+    return i / width % dim == i / block % dim && i % block < 2 ? 1 : 0;
+  });
+  params[5].value = params[6].value = tensor({heads.kv * dim}, zero);
+  std::vector<Param*> pointers;
+  for (Param& p : params) pointers.push_back(&p);
+  std::vector<std::int32_t> picks;
+  for (int pass = 0; pass < 2; pass++) {  // a rehearsal first
+    if (pass == 1) arena.commit();
+    Tape tape(context, Tape::Mode::infer);
+    Tensor selected;
+    const Tensor rope = ops::rope_table(tape, length, dim, 10000.f);
+    const Tensor y =
+        ops::sparse_attention(tape, qkv, gates, rope, nsa_params(pointers), heads, config, kBatch, &selected);
+    if (pass == 0) continue;
+    picks.resize(std::size_t(selected.numel()));
+    stream.copy(picks.data(), selected.data(), selected.bytes());
+    stream.wait();
+  }
+  return picks;
+}
+
+}  // namespace
+
+TEST_CASE("sparse attention: a card picks the same blocks as the CPU, ties too" *
+          doctest::skip(tests::lacks("sparse attention: a card picks the same blocks as the CPU, ties too",
+                                     engine::cuda_device_count() == 0, "no CUDA card"))) {
+  const Device card{DeviceKind::cuda, 0};
+  for (std::int64_t length : {15, 16, 33, 130, 700})
+    for (std::int64_t select : {0, 1, 4}) {
+      CAPTURE(length);
+      CAPTURE(select);
+      const Heads heads{.query = 4, .kv = 2, .dim = 64};
+      const NsaConfig config{.block = 16, .select = select, .window = 16, .memory = 4};
+      const auto expected = picks_of_integers({}, DType::f32, length, heads, config);
+      CHECK(picks_of_integers(card, DType::bf16, length, heads, config) == expected);
+      CHECK(picks_of_integers(card, DType::f32, length, heads, config) == expected);
+    }
 }
