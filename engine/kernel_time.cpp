@@ -12,16 +12,16 @@
 namespace engine {
 namespace {
 
-// The kernel's name as it is written, without the namespaces and the parameters.
+// The kernel's name as it is written, with its parameters, without the namespaces.
 [[maybe_unused]] std::string readable(const std::string& name) {
   int status = 0;
   const std::unique_ptr<char, void (*)(void*)> written(
       abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status), std::free);
   std::string text = status == 0 ? written.get() : name;
   if (text.starts_with("void ")) text.erase(0, 5);
-  for (const char* part : {"k::(anonymous namespace)::", "k::"})
+  for (const char* part : {"(anonymous namespace)::", "k::"})
     for (std::size_t at; (at = text.find(part)) != std::string::npos;) text.erase(at, std::strlen(part));
-  return text.substr(0, text.rfind('('));
+  return text;
 }
 
 }  // namespace
@@ -37,7 +37,11 @@ std::optional<KernelTimes> kernel_times(Device device, const std::function<void(
       k::KernelTimes found;
       check(k::kernel_trace_end(found));
       KernelTimes times;
-      for (const auto& [name, time] : found) times[readable(name)] = {time.seconds, time.launches};
+      for (const auto& [name, time] : found) {
+        KernelTime& of_name = times[readable(name)];
+        of_name.seconds += time.seconds;
+        of_name.launches += time.launches;
+      }
       return times;
     }
   }
