@@ -29,6 +29,21 @@ __device__ inline Lanes<n, T> load_lanes(const T* x, std::int64_t left, bool who
   return run;
 }
 
+// y[0, n) = run, aligned. 16 bytes are stored as one number, since the compiler is free to store the elements
+// of a struct one by one, and does so in loops.
+template <int n, class T> __device__ inline void store_lanes(T* y, const Lanes<n, T>& run) {
+  if constexpr (sizeof(run) == 16) {
+    const auto& part = reinterpret_cast<const std::uint64_t(&)[2]>(run);
+    *reinterpret_cast<unsigned __int128*>(y) = static_cast<unsigned __int128>(part[1]) << 64 | part[0];
+  } else if constexpr (sizeof(run) == 32) {
+    const auto& part = reinterpret_cast<const Lanes<n / 2, T>(&)[2]>(run);
+    store_lanes(y, part[0]);
+    store_lanes(y + n / 2, part[1]);
+  } else {
+    *reinterpret_cast<Lanes<n, T>*>(y) = run;
+  }
+}
+
 // y[0, min(n, left)) (=|+=) value; `whole` as above.
 template <int n, class T>
 __device__ inline void put_lanes(T* y, const float (&value)[n], std::int64_t left, bool whole, bool add) {
@@ -42,7 +57,7 @@ __device__ inline void put_lanes(T* y, const float (&value)[n], std::int64_t lef
   if (add) run = load_lanes<n>(y, left, true);
 #pragma unroll
   for (int i = 0; i < n; i++) run.at[i] = from_float<T>(add ? run[i] + value[i] : value[i]);
-  *reinterpret_cast<Lanes<n, T>*>(y) = run;
+  store_lanes(y, run);
 }
 
 __device__ inline std::int64_t thread_index() { return std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
