@@ -106,9 +106,9 @@ Status run(Cuda c, const ColumnSum& p) noexcept {
   return by_cuda_dtype(p.x.t, [&](auto t) {
     using T = typename decltype(t)::is;
     const std::int64_t groups = column_sum_groups(p.rows);
-    const Status status = column_sum(stream_of(c), p.partial, data<T>(p.x), p.rows, p.dim, groups, false);
+    const Status status = column_sum(stream_of(c), p.partial, data<T>(p.x), p.rows, p.dim, groups);
     if (!status.ok()) return status;
-    return column_sum<float>(stream_of(c), data<float>(p.y), p.partial, groups, p.dim, 1, p.y.add);
+    return sum_groups(stream_of(c), data<float>(p.y), p.partial, groups, p.dim, p.y.add);
   });
 }
 

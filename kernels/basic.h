@@ -31,7 +31,7 @@ struct ColumnSum {           // y[c] (=|+=) sum over rows of x[r, c]: the gradie
   std::int64_t rows, dim;
 };
 constexpr std::int64_t column_sum_groups(std::int64_t rows) noexcept {
-  return std::min<std::int64_t>(256, (rows + 15) / 16);
+  return std::min<std::int64_t>(256, (rows + 63) / 64);
 }
 Cost cost(const ColumnSum&);
 Status run(Cpu, const ColumnSum&) noexcept;

@@ -9,7 +9,7 @@ constexpr int kThreads = 256, kWarps = kThreads / 32;
 
 // A warp per row. The first kHeld runs of every lane stay in registers, what a longer row has beyond them is
 // read again.
-constexpr int kHeld = 8;
+constexpr int kHeld = 4;
 
 template <int n, class T> __device__ float add_squares(float sum, const Lanes<n, T>& run) {
 #pragma unroll
@@ -17,7 +17,7 @@ template <int n, class T> __device__ float add_squares(float sum, const Lanes<n,
   return sum;
 }
 
-template <class T, bool whole> __global__ void __launch_bounds__(kThreads, 3)
+template <class T, bool whole> __global__ void __launch_bounds__(kThreads, 4)
     forward(T* y, float* rstd, const T* x, const T* w, std::int64_t rows, std::int64_t dim, float eps) {
   constexpr int n = kLanes<T>;
   const std::int64_t mine = std::int64_t(threadIdx.x % 32) * n;
@@ -55,8 +55,6 @@ template <class T, bool whole> __global__ void __launch_bounds__(kThreads, 3)
   }
 }
 
-constexpr int kRows = 4;  // of a thread at once
-
 template <class T> struct Backward {
   T* dx;
   bool add;
@@ -74,89 +72,105 @@ __device__ float add_products(float sum, const Lanes<n, T>& dy, const Lanes<n, T
   return sum;
 }
 
-// A block per group of rows. `width` threads, a power of two from 32 up, share a row; the kThreads / width
-// teams take kRows rows each at a time, so that the sums within rows cost two barriers for all of them. A
-// thread holds its first run of columns of these rows and of dw in registers. Rows of more than kThreads runs
-// have one team; their other runs are read a second time (from a cache) and add to dw in the scratch memory,
-// which only this thread touches.
-template <class T, bool whole> __global__ void __launch_bounds__(kThreads, 2) backward(const Backward<T> p) {
+// A block per group of rows, a team of `width` threads per row: a warp if it can hold the row, which then
+// needs no barrier; else 2 or 4 warps. A thread holds `held` runs of columns of a row and of dw in registers.
+// Rows that are longer still are read a second time (from a cache) beyond them, and add to dw in the scratch
+// memory, which only this thread touches.
+constexpr int kBackThreads = 128, kBackWarps = kBackThreads / 32;
+template <class T, int held, bool whole> __global__ void __launch_bounds__(kBackThreads)
+    backward(const Backward<T> p) {
   constexpr int n = kLanes<T>;
-  __shared__ float dots[kRows][kWarps], sums[kThreads * n];
+  __shared__ float dots[kBackWarps], sums[kBackThreads * n];
   const int thread = int(threadIdx.x), team = thread / p.width, place = thread % p.width;
-  const int teams = kThreads / p.width, team_warps = p.width / 32;
+  const int teams = kBackThreads / p.width, team_warps = p.width / 32;
   const std::int64_t groups = gridDim.x, group = blockIdx.x, dim = p.dim;
   const std::int64_t begin = (group * p.rows + groups - 1) / groups,
                      end = ((group + 1) * p.rows + groups - 1) / groups;
-  const std::int64_t c = std::int64_t(place) * n, beyond = c + std::int64_t(p.width) * n;
+  const std::int64_t step = std::int64_t(p.width) * n, first = std::int64_t(place) * n,
+                     beyond = first + held * step;
   float* partial = p.partial + group * dim;
 
-  const auto write = [&](std::int64_t r, std::int64_t c, const auto& dy, const auto& x, const auto& w,
-                         float rstd, float scale) {
+  const auto write = [&](std::int64_t at, std::int64_t left, const auto& before, const auto& dy,
+                         const auto& x, const auto& w, float rstd, float scale) {
     float value[n];
 #pragma unroll
-    for (int i = 0; i < n; i++) value[i] = rstd * (dy[i] * w[i] - scale * x[i]);
-    put_lanes(p.dx + r * dim + c, value, dim - c, whole, p.add);
+    for (int i = 0; i < n; i++) value[i] = before[i] + rstd * (dy[i] * w[i] - scale * x[i]);
+    put_lanes(p.dx + at, value, left, whole, false);
   };
 
-  const auto w = c < dim ? load_lanes<n>(p.w + c, dim - c, whole) : Lanes<n, T>{};
-  float dw[n] = {};
-  for (std::int64_t first = begin; first < end; first += teams * kRows) {
-    Lanes<n, T> dy[kRows], x[kRows];
-    float rstd[kRows];
+  float dw[held][n] = {};
+  for (std::int64_t r = begin + team; r - team < end; r += teams) {
+    const bool works = r < end;  // a team without a row takes part in the barriers
+    Lanes<n, T> dy[held] = {}, x[held] = {}, before[held] = {};
 #pragma unroll
-    for (int k = 0; k < kRows; k++) {
-      const std::int64_t r = first + k * teams + team;
-      const bool works = r < end && c < dim;
-      dy[k] = works ? load_lanes<n>(p.dy + r * dim + c, dim - c, whole) : Lanes<n, T>{};
-      x[k] = works ? load_lanes<n>(p.x + r * dim + c, dim - c, whole) : Lanes<n, T>{};
-      rstd[k] = r < end ? p.rstd[r] : 0.f;
+    for (int k = 0; k < held; k++) {
+      const std::int64_t c = first + k * step, at = r * dim + c;
+      if (!works || c >= dim) break;
+      dy[k] = load_lanes<n>(p.dy + at, dim - c, whole);
+      x[k] = load_lanes<n>(p.x + at, dim - c, whole);
+      if (p.dx && p.add) before[k] = load_lanes<n>(p.dx + at, dim - c, whole);
     }
+    const float rstd = works ? p.rstd[r] : 0.f;
+    float dot = 0;
 #pragma unroll
-    for (int k = 0; k < kRows; k++) {
-      const std::int64_t r = first + k * teams + team;
-      float dot = add_products(0.f, dy[k], x[k], w);
-      if (r < end)
+    for (int k = 0; k < held; k++)
+      if (const std::int64_t c = first + k * step; c < dim)
+        dot = add_products(dot, dy[k], x[k], load_lanes<n>(p.w + c, dim - c, whole));
+    if (works)
 #pragma unroll 1
-        for (std::int64_t d = beyond; d < dim; d += p.width * n)
-          dot = add_products(dot, load_lanes<n>(p.dy + r * dim + d, dim - d, whole),
-                             load_lanes<n>(p.x + r * dim + d, dim - d, whole),
-                             load_lanes<n>(p.w + d, dim - d, whole));
-      dot = warp_sum(dot);
-      if (thread % 32 == 0) dots[k][thread / 32] = dot;
+      for (std::int64_t c = beyond; c < dim; c += step)
+        dot = add_products(dot, load_lanes<n>(p.dy + r * dim + c, dim - c, whole),
+                           load_lanes<n>(p.x + r * dim + c, dim - c, whole),
+                           load_lanes<n>(p.w + c, dim - c, whole));
+    dot = warp_sum(dot);
+    if (team_warps > 1) {
+      if (thread % 32 == 0) dots[thread / 32] = dot;
+      __syncthreads();
+      dot = 0;
+      for (int warp = 0; warp < team_warps; warp++) dot += dots[team * team_warps + warp];
+      __syncthreads();
     }
-    __syncthreads();
+    if (!works) continue;
+
+    const float scale = dot / float(dim) * rstd * rstd;
 #pragma unroll
-    for (int k = 0; k < kRows; k++) {
-      const std::int64_t r = first + k * teams + team;
-      if (r >= end) break;
-      float dot = 0;
-      for (int warp = 0; warp < team_warps; warp++) dot += dots[k][team * team_warps + warp];
-      const float scale = dot / float(dim) * rstd[k] * rstd[k];
-      if (p.dx && c < dim) write(r, c, dy[k], x[k], w, rstd[k], scale);
+    for (int k = 0; k < held; k++) {
+      const std::int64_t c = first + k * step;
+      if (c >= dim) break;
+      if (p.dx)
+        write(r * dim + c, dim - c, before[k], dy[k], x[k], load_lanes<n>(p.w + c, dim - c, whole), rstd,
+              scale);
 #pragma unroll
-      for (int i = 0; i < n; i++) dw[i] += dy[k][i] * x[k][i] * rstd[k];
+      for (int i = 0; i < n; i++) dw[k][i] += dy[k][i] * x[k][i] * rstd;
+    }
 #pragma unroll 1
-      for (std::int64_t d = beyond; d < dim; d += p.width * n) {
-        const auto dy_d = load_lanes<n>(p.dy + r * dim + d, dim - d, whole),
-                   x_d = load_lanes<n>(p.x + r * dim + d, dim - d, whole);
-        if (p.dx) write(r, d, dy_d, x_d, load_lanes<n>(p.w + d, dim - d, whole), rstd[k], scale);
-        float value[n];
+    for (std::int64_t c = beyond; c < dim; c += step) {
+      const std::int64_t at = r * dim + c, left = dim - c;
+      const auto dy_c = load_lanes<n>(p.dy + at, left, whole), x_c = load_lanes<n>(p.x + at, left, whole);
+      if (p.dx)
+        write(at, left, p.add ? load_lanes<n>(p.dx + at, left, whole) : Lanes<n, T>{}, dy_c, x_c,
+              load_lanes<n>(p.w + c, left, whole), rstd, scale);
+      float value[n];
 #pragma unroll
-        for (int i = 0; i < n; i++) value[i] = dy_d[i] * x_d[i] * rstd[k];
-        put_lanes(partial + d, value, dim - d, whole, r > begin);
-      }
+      for (int i = 0; i < n; i++) value[i] = dy_c[i] * x_c[i] * rstd;
+      put_lanes(partial + c, value, left, whole, r > begin);
     }
-    __syncthreads();
   }
 
 #pragma unroll
-  for (int i = 0; i < n; i++) sums[thread * n + i] = dw[i];
-  __syncthreads();
-  if (team > 0 || c >= dim) return;
-  for (int other = 1; other < teams; other++)
+  for (int k = 0; k < held; k++) {
+    const std::int64_t c = first + k * step;
 #pragma unroll
-    for (int i = 0; i < n; i++) dw[i] += sums[(other * p.width + place) * n + i];
-  put_lanes(partial + c, dw, dim - c, whole, false);
+    for (int i = 0; i < n; i++) sums[thread * n + i] = dw[k][i];
+    __syncthreads();
+    if (team == 0 && c < dim) {
+      for (int other = 1; other < teams; other++)
+#pragma unroll
+        for (int i = 0; i < n; i++) dw[k][i] += sums[(other * p.width + place) * n + i];
+      put_lanes(partial + c, dw[k], dim - c, whole, false);
+    }
+    __syncthreads();
+  }
 }
 
 }  // namespace
@@ -184,7 +198,9 @@ Status run(Cuda c, const RmsNormBackward& p) noexcept {
     using T = typename decltype(t)::is;
     constexpr int n = kLanes<T>;
     const std::int64_t runs = (p.dim + n - 1) / n;
-    const int width = int(std::bit_ceil(unsigned(std::clamp<std::int64_t>(runs, 32, kThreads))));
+    const bool three = runs > 2 * 32 && runs <= 3 * 32;  // so that a warp is enough
+    const int width =
+        three ? 32 : int(std::bit_ceil(unsigned(std::clamp<std::int64_t>((runs + 1) / 2, 32, kBackThreads))));
     const Backward<T> args{.dx = data<T>(p.dx),
                            .add = p.dx.add,
                            .partial = p.partial,
@@ -197,12 +213,13 @@ Status run(Cuda c, const RmsNormBackward& p) noexcept {
                            .width = width};
     return by_flag(aligned(args.dx, args.partial, args.dy, args.x, args.w) && p.dim % n == 0,
                    [&](auto whole) {
-                     backward<T, whole.value><<<unsigned(groups), kThreads, 0, stream_of(c)>>>(args);
+                     const auto kernel = three ? backward<T, 3, whole.value> : backward<T, 2, whole.value>;
+                     kernel<<<unsigned(groups), kBackThreads, 0, stream_of(c)>>>(args);
                      return launched();
                    });
   });
   if (!status.ok() || !p.dw.p) return status;
-  return column_sum<float>(stream_of(c), data<float>(p.dw), p.partial, groups, p.dim, 1, p.dw.add);
+  return sum_groups(stream_of(c), data<float>(p.dw), p.partial, groups, p.dim, p.dw.add);
 }
 
 }  // namespace k
