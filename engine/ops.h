@@ -39,8 +39,8 @@ Tensor rmsnorm(Tape&, const Tensor& x, Param& weight, float eps);  // [rows, wid
 Tensor linear(Tape&, const Tensor& x, Param& weight,
               Param* bias = nullptr);  // x weight^T + bias: [rows, out]
 Tensor linear_add(Tape&, const Tensor& x, Param& weight, Param* bias, const Tensor& residual);
-Tensor gelu(Tape&, const Tensor& x);
-Tensor swiglu(Tape&, const Tensor& gate_up);  // [rows, 2 dim] -> [rows, dim]
+Tensor linear_gelu(Tape&, const Tensor& x, Param& weight, Param* bias);  // gelu of linear
+Tensor swiglu(Tape&, const Tensor& gate_up);                             // [rows, 2 dim] -> [rows, dim]
 
 // Rotation table for `length` positions, [length, dim / 2, 2]: made once a pass, shared by all layers.
 Tensor rope_table(Tape&, std::int64_t length, std::int64_t dim, float base);
@@ -53,10 +53,10 @@ Tensor dense_attention(Tape&, const Tensor& qkv, const Tensor& rope, const Heads
 Tensor sparse_attention(Tape&, const Tensor& qkv, const Tensor& gates, const Tensor& rope, const NsaParams&,
                         const Heads&, const NsaConfig&, std::int64_t batch, Tensor* selected_out = nullptr);
 
-// Head projection, softmax and loss, chunk by chunk: logits never exist whole. Returns the loss of each row,
-// f32 [rows]; targets i32 [rows], negative ones are not counted (loss 0). Columns of `head` from `vocab` on
-// are padding. When training, the gradient of grad_scale * sum(losses) is finished here, the head's part
-// written at once, so start the backward pass with Tape::backward(losses).
+// Head projection, softmax and loss, chunk by chunk: no more than a chunk of the logits exists at a time.
+// Returns the loss of each row, f32 [rows]; targets i32 [rows], negative ones are not counted (loss 0).
+// Columns of `head` from `vocab` on are padding. When training, the gradient of grad_scale * sum(losses) is
+// finished here, the head's part written at once, so start the backward pass with Tape::backward(losses).
 Tensor linear_cross_entropy(Tape&, const Tensor& h, Param& head, const Tensor& targets, std::int64_t vocab,
                             float grad_scale);
 

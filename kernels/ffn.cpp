@@ -1,5 +1,6 @@
 #include "kernels/ffn.h"
 
+#include "kernels/basic.h"
 #include "kernels/cpu.h"
 #include "kernels/vector_math.h"
 
@@ -43,6 +44,11 @@ Cost cost(const GeluBackward& p) {
   double n = double(p.count);
   return {5 * n, n * double(size_of(p.x.t) + size_of(p.dy.t)) + traffic(p.dx, n)};
 }
+Cost cost(const GeluBiasBackward& p) {
+  double n = double(p.rows) * double(p.dim);
+  return {6 * n,
+          n * double(size_of(p.x.t) + size_of(p.dy.t) + size_of(p.dx.t)) + traffic(p.dbias, double(p.dim))};
+}
 Cost cost(const SwiGluForward& p) {
   double n = double(p.rows) * double(p.dim);
   return {3 * n, n * double(2 * size_of(p.x.t) + size_of(p.y.t))};
@@ -67,6 +73,12 @@ Status run(Cpu, const GeluBackward& p) noexcept {
   const auto backward = p.dx.add ? gelu_backward<true> : gelu_backward<false>;
   backward(f32(p.dx), f32(p.dy), f32(p.x), p.count);
   return {};
+}
+
+Status run(Cpu, const GeluBiasBackward& p) noexcept {
+  if (!all_f32(p.dx.t, p.dbias.t, p.dy.t, p.x.t)) return unsupported_dtype();
+  gelu_backward<false>(f32(p.dx), f32(p.dy), f32(p.x), p.rows * p.dim);
+  return run(Cpu{}, ColumnSum{.y = p.dbias, .x = {p.dx.p, p.dx.t}, .rows = p.rows, .dim = p.dim});
 }
 
 Status run(Cpu, const SwiGluForward& p) noexcept {

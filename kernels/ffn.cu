@@ -1,12 +1,37 @@
 #include "kernels/ffn.h"
 
-#include "kernels/lanes.cuh"
+#include "kernels/basic.h"
+#include "kernels/column_sum.cuh"
 
 namespace k {
 namespace {
 
-__device__ float below(float x) { return 0.5f * (1.f + erff(x * 0.70710678f)); }  // Phi(x)
-__device__ float density(float x) { return 0.39894228f * expf(-0.5f * x * x); }   // phi(x)
+struct Normal {
+  float density, below;  // of the standard normal distribution: phi(x), Phi(x)
+};
+
+// As normal_f32 of vector_math.h: Phi(-a) = phi(a) M(a) for a >= 0, Mills' ratio M by a polynomial. One
+// exponential for both, and none of erff's branches.
+__device__ inline Normal normal(float x) {
+  const float a = fminf(fabsf(x), 13.2f);
+  const float e = fast_exp(-0.5f * a * a), scale = __fdividef(1.f, a + 3.5f), q = (a - 3.5f) * scale;
+  float p = 1.106886888e-4f;
+  p = fmaf(p, q, 4.218976959e-4f);
+  p = fmaf(p, q, -4.949420777e-4f);
+  p = fmaf(p, q, -3.175310322e-3f);
+  p = fmaf(p, q, 6.493115011e-3f);
+  p = fmaf(p, q, 1.740637822e-2f);
+  p = fmaf(p, q, -1.160530406e-1f);
+  p = fmaf(p, q, 3.154250487e-1f);
+  p = fmaf(p, q, -5.655617451e-1f);
+  p = fmaf(p, q, 7.444160741e-1f);
+  const float tail = e * (p * scale);
+  return {0.398942280f * e, isnan(x) ? x : x < 0 ? tail : 1.f - tail};  // fminf drops a NaN
+}
+__device__ inline float gelu_slope(float x) {
+  const Normal at = normal(x);
+  return fmaf(x, at.density, at.below);
+}
 
 template <class T> __global__ void __launch_bounds__(kFlatThreads)
     gelu(T* y, const T* x, std::int64_t count, bool packed) {
@@ -15,7 +40,7 @@ template <class T> __global__ void __launch_bounds__(kFlatThreads)
     const auto run = load_lanes<n>(x + first, left, whole);
     float value[n];
 #pragma unroll
-    for (int i = 0; i < n; i++) value[i] = run[i] * below(run[i]);
+    for (int i = 0; i < n; i++) value[i] = run[i] * normal(run[i]).below;
     put_lanes(y + first, value, left, whole, false);
   });
 }
@@ -27,9 +52,33 @@ template <class T> __global__ void __launch_bounds__(kFlatThreads)
     const auto run = load_lanes<n>(x + first, left, whole), dy_run = load_lanes<n>(dy + first, left, whole);
     float value[n];
 #pragma unroll
-    for (int i = 0; i < n; i++) value[i] = dy_run[i] * (below(run[i]) + run[i] * density(run[i]));
+    for (int i = 0; i < n; i++) value[i] = dy_run[i] * gelu_slope(run[i]);
     put_lanes(dx + first, value, left, whole, add);
   });
+}
+
+// The same over tiles of columns and groups of rows, with the sums of the columns over each group.
+template <class T, bool whole> __global__ void __launch_bounds__(32 * kColumnWarps, 2)
+    gelu_bias_backward(T* dx, float* partial, const T* dy, const T* x, std::int64_t rows, std::int64_t dim) {
+  constexpr int n = kLanes<T>;
+  struct Fetched {
+    Lanes<n, T> dy, x;
+  };
+  sum_columns<n, 2>(
+      partial, rows, dim,
+      [&](std::int64_t r, std::int64_t c) {
+        return Fetched{load_lanes<n>(dy + r * dim + c, dim - c, whole),
+                       load_lanes<n>(x + r * dim + c, dim - c, whole)};
+      },
+      [&](const Fetched& at, std::int64_t r, std::int64_t c, float(&sum)[n]) {
+        float value[n];
+#pragma unroll
+        for (int i = 0; i < n; i++) {
+          value[i] = at.dy[i] * gelu_slope(at.x[i]);
+          sum[i] += value[i];
+        }
+        put_lanes(dx + r * dim + c, value, dim - c, whole, false);
+      });
 }
 
 template <class T, bool whole> __global__ void __launch_bounds__(kFlatThreads)
@@ -89,6 +138,25 @@ Status run(Cuda c, const GeluBackward& p) noexcept {
         dx, dy, x, p.count, p.dx.add, aligned(dx, dy, x));
     return launched();
   });
+}
+
+Status run(Cuda c, const GeluBiasBackward& p) noexcept {
+  if (!holds(p.dy, p.x.t) || !holds(p.dx, p.x.t) || !holds(p.dbias, DType::f32)) return unsupported_dtype();
+  const std::int64_t groups = column_sum_groups(p.rows);
+  const Status status = by_cuda_dtype(p.x.t, [&](auto t) {
+    using T = typename decltype(t)::is;
+    constexpr int n = kLanes<T>;
+    T* dx = data<T>(p.dx);
+    const T *dy = data<T>(p.dy), *x = data<T>(p.x);
+    return by_flag(aligned(dx, dy, x) && p.dim % n == 0, [&](auto whole) {
+      gelu_bias_backward<T, whole.value>
+          <<<column_grid<n>(p.dim, groups), 32 * kColumnWarps, 0, stream_of(c)>>>(dx, p.partial, dy, x,
+                                                                                  p.rows, p.dim);
+      return launched();
+    });
+  });
+  if (!status.ok() || !p.dbias.p) return status;
+  return sum_groups(stream_of(c), data<float>(p.dbias), p.partial, groups, p.dim, p.dbias.add);
 }
 
 Status run(Cuda c, const SwiGluForward& p) noexcept {

@@ -93,8 +93,10 @@ Tensor Gpt::apply(Tape& t, const Layer& l, const Tensor& x, const Tensor& rope, 
                                                      rope, l.nsa, c.heads, c.nsa, batch);
     mixed = ops::linear_add(t, heads, *l.out, nullptr, x);
   }
-  const Tensor up = ops::linear(t, ops::rmsnorm(t, mixed, *l.ffn_norm, c.kNormEps), *l.up, l.up_bias);
-  const Tensor active = c.ffn_kind == FfnKind::gelu ? ops::gelu(t, up) : ops::swiglu(t, up);
+  const Tensor normed = ops::rmsnorm(t, mixed, *l.ffn_norm, c.kNormEps);
+  const Tensor active = c.ffn_kind == FfnKind::gelu
+                            ? ops::linear_gelu(t, normed, *l.up, l.up_bias)
+                            : ops::swiglu(t, ops::linear(t, normed, *l.up, l.up_bias));
   return ops::linear_add(t, active, *l.down, l.down_bias, mixed);
 }
 

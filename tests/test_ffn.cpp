@@ -4,26 +4,46 @@
 #include "tests/op_case.h"
 
 using namespace engine;
+using tests::check;
 using tests::Doubles;
+using tests::OpCase;
 
-TEST_CASE("gelu") {
-  for (std::int64_t n : {1, 3, 33, 257, 20001})
-    tests::check({
-        .name = fmt::format("gelu [{}]", n),
-        .inputs = {{.shape = {n}, .deviation = 2}},
-        .op = [](Tape& t, const auto& given) { return ops::gelu(t, given.inputs[0]); },
-        .reference =
-            [](const std::vector<Doubles>& v) {
-              Doubles y = v[0];
-              for (double& x : y) x *= 0.5 * std::erfc(-x / std::sqrt(2.0));
-              return y;
-            },
-    });
+TEST_CASE("linear gelu") {
+  struct Sizes {
+    std::int64_t rows, in, out;
+  };
+  for (const auto& [rows, in, out] : {Sizes{1, 1, 1}, {3, 2, 33}, {33, 5, 3}, {257, 3, 264}, {1100, 2, 24}})
+    for (bool with_bias : {false, true}) {
+      std::vector<OpCase::Random> params{{.shape = {out, in}, .deviation = 2 / std::sqrt(double(in))}};
+      if (with_bias) params.push_back({.shape = {out}});
+      check({
+          .name = fmt::format("gelu of [{}, {}] to {}, bias {}", rows, in, out, with_bias),
+          .inputs = {{.shape = {rows, in}}},
+          .params = params,
+          .op =
+              [=](Tape& t, const auto& given) {
+                return ops::linear_gelu(t, given.inputs[0], *given.params[0],
+                                        with_bias ? given.params[1] : nullptr);
+              },
+          .reference =
+              [=, rows = rows, in = in, out = out](const std::vector<Doubles>& v) {
+                Doubles y;
+                for (std::int64_t r = 0; r < rows; r++)
+                  for (std::int64_t o = 0; o < out; o++) {
+                    double x = with_bias ? v[2][std::size_t(o)] : 0;
+                    for (std::int64_t i = 0; i < in; i++)
+                      x += v[0][std::size_t(r * in + i)] * v[1][std::size_t(o * in + i)];
+                    y.push_back(x * 0.5 * std::erfc(-x / std::sqrt(2.0)));
+                  }
+                return y;
+              },
+      });
+    }
 }
 
 TEST_CASE("swiglu") {
   for (auto [rows, dim] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {3, 33}, {33, 3}, {257, 65}})
-    tests::check({
+    check({
         .name = fmt::format("swiglu [{}, 2 x {}]", rows, dim),
         .inputs = {{.shape = {rows, 2 * dim}, .deviation = 2}},
         .op = [](Tape& t, const auto& given) { return ops::swiglu(t, given.inputs[0]); },

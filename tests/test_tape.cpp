@@ -49,17 +49,18 @@ TEST_CASE("tape: a value used several times, while its gradient is shared") {
           },
   });
   tests::check({
-      .name = "z = gelu(x) + (gelu(x) + x), one gelu",
-      .inputs = {{.shape = {33}}},
+      .name = "z = x w + (x w + x), one product",
+      .inputs = {{.shape = {33, 1}}},
+      .params = {{.shape = {1, 1}}},
       .op =
           [](Tape& t, const auto& given) {
-            const Tensor y = ops::gelu(t, given.inputs[0]);
+            const Tensor y = ops::linear(t, given.inputs[0], *given.params[0]);
             return ops::add(t, y, ops::add(t, y, given.inputs[0]));
           },
       .reference =
           [](const std::vector<Doubles>& v) {
             Doubles z = v[0];
-            for (double& e : z) e = e * std::erfc(-e / std::sqrt(2.0)) + e;
+            for (double& e : z) e = 2 * e * v[1][0] + e;
             return z;
           },
   });
@@ -128,7 +129,7 @@ TEST_CASE("tape: inference keeps nothing") {
   Context context{stream, arena};
   Tape t(context, Tape::Mode::infer);
   Tensor x = constant(1000, 1);
-  for (int i = 0; i < 10; i++) x = ops::gelu(t, x);
+  for (int i = 0; i < 10; i++) x = ops::add(t, x, x);
   CHECK(arena.peak() == 2 * 4096);  // an input and an output
   CHECK(!x.differentiable());
 }

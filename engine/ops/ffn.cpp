@@ -4,15 +4,6 @@
 
 namespace engine {
 
-Tensor ops::gelu(Tape& t, const Tensor& x) {
-  Tensor y = t.make(x.shape(), x.dtype());
-  t.launch("gelu", k::GeluForward{.y = y.out(), .x = x, .count = x.numel()});
-  t.record("gelu", {&y}, [x](Back& b) {
-    b.launch("gelu backward", k::GeluBackward{.dx = b.into(x), .dy = b.dy(), .x = x, .count = x.numel()});
-  });
-  return y;
-}
-
 Tensor ops::swiglu(Tape& t, const Tensor& gate_up) {
   const std::int64_t width = gate_up.shape()[-1], rows = gate_up.numel() / width, dim = width / 2;
   require(width % 2 == 0, Exit::failure, "swiglu: width {} is odd, expected gate and up of the same width",

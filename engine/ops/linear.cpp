@@ -1,60 +1,114 @@
 #include "engine/ops.h"
 #include "kernels/basic.h"
+#include "kernels/ffn.h"
 #include "kernels/matmul.h"
 
 namespace engine {
 namespace {
 
-// y = residual + x weight^T + bias; residual may be empty.
-Tensor project(Tape& t, const Tensor& x, Param& weight, Param* bias, const Tensor& residual) {
+// residual + x weight^T + bias; bias may be null. A closure that holds one saves x.
+struct Projection {
+  Tensor x;
+  Param* weight;
+  Param* bias;
+  std::int64_t rows, in, out;
+
+  Projection(const Tensor& x, Param& weight, Param* bias);
+  Tensor forward(Tape&, const Tensor& residual) const;  // residual may be empty
+  void backward(Back&, const Tensor& dy) const;         // to the weight and x
+  void backward_bias(Back&, const Tensor& dy) const;
+};
+
+Projection::Projection(const Tensor& x, Param& weight, Param* bias)
+    : x(x), weight(&weight), bias(bias), rows(x.numel() / x.shape()[-1]), in(x.shape()[-1]) {
   const Shape shape = weight.value.shape();
-  const std::int64_t in = x.shape()[-1], rows = x.numel() / in;
   require(shape.rank == 2 && shape[1] == in, Exit::failure, "linear: {} is {}, expected [outputs, {}]",
           weight.name, to_string(shape), in);
-  const std::int64_t out = shape[0];
+  out = shape[0];
   require(!bias || bias->value.shape() == Shape{out}, Exit::failure, "linear: {} is {}, expected [{}]",
           bias ? bias->name : "", to_string(bias ? bias->value.shape() : Shape{}), out);
-  require(!residual || residual.numel() == rows * out, Exit::failure,
-          "linear: {} gives [{}, {}], which cannot be added to {}", weight.name, rows, out,
-          to_string(residual.shape()));
+}
 
+Tensor Projection::forward(Tape& t, const Tensor& residual) const {
   Tensor y = t.make({rows, out}, x.dtype());
   t.launch("linear", k::MatMul{.d = {y.data(), y.dtype(), false},
                                .a = x,
-                               .b = weight.value,
+                               .b = weight->value,
                                .residual = residual ? k::In(residual) : k::In{},
                                .bias = bias ? k::In(bias->value) : k::In{},
                                .m = rows,
                                .n = out,
                                .k = in,
                                .transpose_b = true});
-  t.record("linear", {&y}, [x, &weight, bias, to_residual = Slot(residual), rows, in, out](Back& b) {
-    b.launch(
-        "linear dweight",
-        k::MatMul{
-            .d = b.into(weight), .a = b.dy(), .b = x, .m = out, .n = in, .k = rows, .transpose_a = true});
-    if (bias) {
-      Tensor partial = b.scratch({k::column_sum_groups(rows), out});
-      b.launch(
-          "linear dbias",
-          k::ColumnSum{.y = b.into(*bias), .x = b.dy(), .partial = partial.f32(), .rows = rows, .dim = out});
-    }
-    if (x.differentiable())
-      b.launch("linear dx",
-               k::MatMul{.d = b.into(x), .a = b.dy(), .b = weight.value, .m = rows, .n = in, .k = out});
-    b.pass(to_residual, b.take());
-  });
   return y;
+}
+
+void Projection::backward(Back& b, const Tensor& dy) const {
+  b.launch(
+      "linear dweight",
+      k::MatMul{.d = b.into(*weight), .a = dy, .b = x, .m = out, .n = in, .k = rows, .transpose_a = true});
+  if (x.differentiable())
+    b.launch("linear dx",
+             k::MatMul{.d = b.into(x), .a = dy, .b = weight->value, .m = rows, .n = in, .k = out});
+}
+
+void Projection::backward_bias(Back& b, const Tensor& dy) const {
+  if (!bias) return;
+  Tensor partial = b.scratch({k::column_sum_groups(rows), out});
+  b.launch("linear dbias",
+           k::ColumnSum{.y = b.into(*bias), .x = dy, .partial = partial.f32(), .rows = rows, .dim = out});
 }
 
 }  // namespace
 
 Tensor ops::linear(Tape& t, const Tensor& x, Param& weight, Param* bias) {
-  return project(t, x, weight, bias, {});
+  const Projection linear(x, weight, bias);
+  Tensor y = linear.forward(t, {});
+  t.record("linear", {&y}, [linear](Back& b) {
+    linear.backward_bias(b, b.dy());
+    linear.backward(b, b.dy());
+  });
+  return y;
 }
 
 Tensor ops::linear_add(Tape& t, const Tensor& x, Param& weight, Param* bias, const Tensor& residual) {
-  return project(t, x, weight, bias, residual);
+  const Projection linear(x, weight, bias);
+  require(residual.numel() == linear.rows * linear.out, Exit::failure,
+          "linear: {} gives [{}, {}], which cannot be added to {}", weight.name, linear.rows, linear.out,
+          to_string(residual.shape()));
+  Tensor y = linear.forward(t, residual);
+  t.record("linear", {&y}, [linear, to_residual = Slot(residual)](Back& b) {
+    linear.backward_bias(b, b.dy());
+    linear.backward(b, b.dy());
+    b.pass(to_residual, b.take());
+  });
+  return y;
+}
+
+Tensor ops::linear_gelu(Tape& t, const Tensor& x, Param& weight, Param* bias) {
+  const Projection linear(x, weight, bias);
+  const Tensor inner = linear.forward(t, {});
+  Tensor y = t.make(inner.shape(), inner.dtype());
+  t.launch("gelu", k::GeluForward{.y = y.out(), .x = inner, .count = inner.numel()});
+  t.record("linear gelu", {&y}, [linear, inner](Back& b) {
+    const Tensor d = b.scratch(inner.shape(), inner.dtype());
+    if (linear.bias) {
+      Tensor partial = b.scratch({k::column_sum_groups(linear.rows), linear.out});
+      b.launch("gelu backward", k::GeluBiasBackward{.dx = d.out(),
+                                                    .dbias = b.into(*linear.bias),
+                                                    .partial = partial.f32(),
+                                                    .dy = b.take(),
+                                                    .x = inner,
+                                                    .rows = linear.rows,
+                                                    .dim = linear.out});
+    } else {
+      b.launch("gelu backward",
+               k::GeluBackward{
+                   .dx = {d.data(), d.dtype(), false}, .dy = b.take(), .x = inner, .count = inner.numel()});
+    }
+    linear.backward(b, d);
+  });
+  return y;
 }
 
 }  // namespace engine
