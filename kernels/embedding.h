@@ -14,10 +14,12 @@ struct EmbeddingBackward {  // dtable (=|+=) sum over the rows with that id, in 
   Grad dtable;              // [vocab, dim], fp32
   In dy;                    // [rows, dim]
   const std::int32_t* ids;
-  std::int32_t* tally = nullptr;  // scratch [embedding_tally(vocab)], for CUDA only
+  std::int32_t* tally = nullptr;  // scratch [embedding_tally(rows, vocab)], for CUDA only
   std::int64_t rows, vocab, dim;
 };
-constexpr std::int64_t embedding_tally(std::int64_t vocab) noexcept { return 2 * vocab; }
+constexpr std::int64_t embedding_tally(std::int64_t rows, std::int64_t vocab) noexcept {
+  return 2 * vocab + 1 + 2 * rows;
+}
 Cost cost(const EmbeddingForward&);
 Cost cost(const EmbeddingBackward&);
 Status run(Cpu, const EmbeddingForward&) noexcept;

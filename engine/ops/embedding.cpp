@@ -17,7 +17,7 @@ Tensor ops::embedding(Tape& t, const Tensor& ids, Param& table) {
       k::EmbeddingForward{
           .y = y.out(), .ids = ids.i32(), .table = table.value, .rows = rows, .vocab = vocab, .dim = dim});
   t.record("embedding", {&y}, [ids, &table, rows, vocab, dim](Back& b) {
-    Tensor tally = b.scratch({k::embedding_tally(vocab)}, DType::i32);
+    Tensor tally = b.scratch({k::embedding_tally(rows, vocab)}, DType::i32);
     b.launch("embedding backward", k::EmbeddingBackward{.dtable = b.into(table),
                                                         .dy = b.dy(),
                                                         .ids = ids.i32(),
