@@ -53,14 +53,15 @@ ifeq ($(CUDA),1)
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
 SOURCES   += $(wildcard kernels/*.cu)
 FLAGS     += -DENGINE_CUDA=1
-NVFLAGS   := -std=c++20 -O3 -I. -lineinfo -Werror all-warnings -Xcompiler -Wall,-Wextra \
-             $(foreach a,$(ARCH),-gencode=arch=compute_$(a),code=sm_$(a))
+NVFLAGS   := -std=c++20 -O3 -I. -lineinfo -Werror all-warnings -Xcompiler -Wall,-Wextra
+# A name that ends with an architecture is for that one alone.
+FOR        = $(foreach a,$(if $(filter %_sm90.cu,$<),90a,$(ARCH)),-gencode=arch=compute_$(a),code=sm_$(a))
 LIBS      += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart -lcupti
 endif
 
 OBJECTS   := $(SOURCES:%=$(BUILD)/%.o)
 LIBRARY   := $(BUILD)/libengine.a
-COMMANDS  := $(CXX) $(FLAGS) $(LIBS) $(if $(filter 1,$(CUDA)),$(NVCC) $(NVFLAGS))
+COMMANDS  := $(CXX) $(FLAGS) $(LIBS) $(if $(filter 1,$(CUDA)),$(NVCC) $(NVFLAGS) $(FOR))
 AT_ROOT   := $(if $(filter build,$(BUILD)),1)
 BINARIES  := $(if $(AT_ROOT),$(PROGRAMS),$(PROGRAMS:%=$(BUILD)/bin/%))
 
@@ -92,7 +93,7 @@ $(BUILD)/%.cpp.o: %.cpp $(BUILD)/commands
 $(BUILD)/%.cu.o: %.cu $(BUILD)/commands
 	@mkdir -p $(@D)
 	@echo "  $<"
-	$(Q)$(NVCC) $(NVFLAGS) -MMD -MP -c $< -o $@
+	$(Q)$(NVCC) $(NVFLAGS) $(FOR) -MMD -MP -c $< -o $@
 # A change of compiler, flags or back end rebuilds.
 $(BUILD)/commands: FORCE
 	@mkdir -p $(@D)

@@ -27,13 +27,18 @@ struct WindowForward {
 };
 struct WindowBackward {
   Grad dq, dk, dv;
-  float* delta = nullptr;  // scratch [batch, heads, length] of the CUDA body: sum_j P_j dL/dP_j
+  float* delta = nullptr;  // scratch of the CUDA body: window_scratch(shape) floats
   In dout, out, q, k, v;
   const float* lse;
   AttentionShape shape;
   std::int64_t reach;
   float scale;
 };
+
+// Two numbers of each query, in whole blocks of 64 queries of a head.
+constexpr std::int64_t window_scratch(const AttentionShape& s) noexcept {
+  return s.batch * s.heads * ((s.length + 63) / 64) * 128;
+}
 
 // ---- compression by a strided convolution with one group a head: stride = kernel = block, complete blocks
 // only. y[b,h,w,o] = bias[h*dim+o] + sum_{j,d} weight[h*dim+o, d, j] (x[b,h,w*block+j,d] + place[h,j,d])
@@ -89,7 +94,7 @@ constexpr std::int64_t compressed_parts(const AttentionShape& s, std::int64_t bl
 struct CompressedBackward {
   Grad dq, dck, dcv, dmemory;
   float* memory_parts;          // scratch [batch, 2, kv_heads, slots, dim], summed over batch in order
-  float* delta = nullptr;       // scratch, as above
+  float* delta = nullptr;       // scratch [batch, heads, length] of the CUDA body: sum_j P_j dL/dP_j
   float* tile_parts = nullptr;  // scratch of the CUDA body, [compressed_parts()]
   In dout, out, q, ck, cv, memory;
   const float* lse;

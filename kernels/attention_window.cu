@@ -1,5 +1,5 @@
-#include "kernels/attention_cuda.cuh"
 #include "kernels/attention_mma.cuh"
+#include "kernels/attention_window_sm90.cuh"
 
 namespace k {
 namespace {
@@ -94,8 +94,9 @@ template <class L, int R> __global__ void __launch_bounds__(kThreads, 3) backwar
 }  // namespace
 
 Status run(Cuda cuda, const WindowForward& p) noexcept {
-  if (takes_mma(p)) return run_mma(cuda, p);
   if (!fits(p.shape)) return kTooLong;
+  if (sm90_serves(cuda, p.shape, p.reach, p.q, p.k, p.v, p.out)) return forward_sm90(cuda, p);
+  if (takes_mma(p)) return run_mma(cuda, p);
   return by_layout(
       p.shape.dim,
       [&](auto layout) {
@@ -110,8 +111,10 @@ Status run(Cuda cuda, const WindowForward& p) noexcept {
 }
 
 Status run(Cuda cuda, const WindowBackward& p) noexcept {
-  if (takes_mma(p)) return run_mma(cuda, p);
   if (!fits(p.shape)) return kTooLong;
+  if (aligned(p.delta) && sm90_serves(cuda, p.shape, p.reach, p.q, p.k, p.v, p.out, p.dout, p.dq, p.dk, p.dv))
+    return backward_sm90(cuda, p);
+  if (takes_mma(p)) return run_mma(cuda, p);
   return by_layout(
       p.shape.dim,
       [&](auto layout) {

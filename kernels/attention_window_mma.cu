@@ -1,4 +1,4 @@
-// A short window on tensor cores: bf16, any length.
+// Window and dense attention on tensor cores: bf16, any length.
 #include <limits>
 
 #include "kernels/attention_tiles.cuh"
@@ -7,8 +7,6 @@ namespace k {
 namespace {
 
 using namespace tiles;
-
-constexpr std::int64_t kLongest = 256;  // a longer reach has better bodies
 
 // Tiles of 16 positions, first to last; `first` of each is its first position.
 struct Range {
@@ -31,7 +29,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) forward(W
   auto& memory = warp_memory<dim>();
   const std::int64_t matrix = here.unit / (s.heads / s.kv_heads) * s.length * dim;
   const bf *k = data<bf>(p.k) + matrix, *v = data<bf>(p.v) + matrix;
-  const int reach = int(p.reach), length = int(s.length);
+  const int reach = int(min(p.reach, s.length)), length = int(s.length);
 
   Softmax<dim> queries;
   fetch<dim>(memory[0][0], data<bf>(p.q) + here.row * dim, here.count);
@@ -68,7 +66,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) backward_
   auto& memory = warp_memory<dim>();
   const std::int64_t matrix = here.unit / (s.heads / s.kv_heads) * s.length * dim;
   const bf *k = data<bf>(p.k) + matrix, *v = data<bf>(p.v) + matrix;
-  const int reach = int(p.reach), length = int(s.length);
+  const int reach = int(min(p.reach, s.length)), length = int(s.length);
 
   const QuerySide<dim> queries(memory, data<bf>(p.q) + here.row * dim, data<bf>(p.dout) + here.row * dim,
                                data<bf>(p.out) + here.row * dim, p.lse + here.row, p.delta + here.row,
@@ -100,7 +98,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) backward_
   const Place here = Place::of<kWarps<dim>>(s.length);
   if (here.unit >= s.batch * s.kv_heads) return;
   auto& memory = warp_memory<dim>();
-  const int reach = int(p.reach), length = int(s.length), group = int(s.heads / s.kv_heads);
+  const int reach = int(min(p.reach, s.length)), length = int(s.length), group = int(s.heads / s.kv_heads);
 
   KeySide<dim> keys(memory, data<bf>(p.k) + here.row * dim, data<bf>(p.v) + here.row * dim, here.count);
   for (int head = 0; head < group; head++) {
@@ -126,7 +124,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>) backward_
 }
 
 template <class P> bool usual(const P& p) noexcept {
-  return has_dim(p.shape.dim) && p.reach <= kLongest && p.shape.length <= std::numeric_limits<int>::max() / 2;
+  return has_dim(p.shape.dim) && p.shape.length <= std::numeric_limits<int>::max() / 2;
 }
 
 }  // namespace

@@ -65,16 +65,16 @@ struct Formula {
     const Doubles& qkv = in[0];
     Doubles y(std::size_t(batch * length * heads.query * heads.dim), 0.);
     for (std::int64_t b = 0; b < batch; b++)
-      for (std::int64_t i = 0; i < length; i++)
-        for (std::int64_t h = 0; h < heads.query; h++) {
-          const std::int64_t kv = h / (heads.query / heads.kv);
-          Keys keys;
-          for (std::int64_t j = 0; j <= i; j++)
-            keys.add(head(qkv, b, j, heads.query + kv, Pairs::adjacent),
-                     head(qkv, b, j, heads.query + heads.kv + kv, Pairs::none));
+      for (std::int64_t h = 0; h < heads.query; h++) {
+        const std::int64_t kv = h / (heads.query / heads.kv);
+        Keys keys;
+        for (std::int64_t i = 0; i < length; i++) {
+          keys.add(head(qkv, b, i, heads.query + kv, Pairs::adjacent),
+                   head(qkv, b, i, heads.query + heads.kv + kv, Pairs::none));
           attend(head(qkv, b, i, h, Pairs::adjacent), keys, 1,
                  &y[std::size_t(((b * length + i) * heads.query + h) * heads.dim)]);
         }
+      }
     return y;
   }
 
@@ -195,7 +195,10 @@ void check_sparse(const Formula& f) {
 }  // namespace
 
 TEST_CASE("dense attention") {
-  for (const Formula& f : {Formula{2, 1, {2, 2, 2}}, Formula{2, 9, {4, 2, 6}}, Formula{1, 20, {3, 1, 16}}})
+  // The last ones are whole and partial tiles of the kernels for heads of 64 and 128.
+  for (const Formula& f :
+       {Formula{2, 1, {2, 2, 2}}, Formula{2, 9, {4, 2, 6}}, Formula{1, 20, {3, 1, 16}},
+        Formula{2, 65, {2, 1, 64}}, Formula{1, 200, {3, 1, 64}}, Formula{1, 150, {2, 2, 128}}})
     tests::check({
         .name = fmt::format("dense attention, length {}, heads {}/{} of {}", f.length, f.heads.query,
                             f.heads.kv, f.heads.dim),

@@ -134,7 +134,7 @@ Tensor dense_attention(Tape& tape, const Tensor& qkv, const Tensor& rope, const 
   tape.record("dense attention", {&y}, [=, x = Slot(qkv)](Back& back) {
     Tensor dout = back.scratch(sizes.queries(), x.dtype), dq = back.scratch(sizes.queries(), x.dtype),
            dk = back.scratch(sizes.keys(), x.dtype), dv = back.scratch(sizes.keys(), x.dtype),
-           delta = back.scratch(sizes.query_rows());
+           delta = back.scratch({k::window_scratch(sizes.shape())});
     split(back, sizes, back.take(), rope, {.q = {dout}, .k = {}, .v = {}});
     back.launch("dense attention backward", k::WindowBackward{.dq = grad(dq),
                                                               .dk = grad(dk),
@@ -351,7 +351,7 @@ void Sparse::fine_backward(Back& back, const Tensor& dout, const Tensor& d_impor
 }
 
 void Sparse::window_backward(Back& back, const Tensor& dout, HeadMajor& d) const {
-  Tensor delta = back.scratch(sizes.query_rows());
+  Tensor delta = back.scratch({k::window_scratch(sizes.shape())});
   back.launch("window attention backward", k::WindowBackward{.dq = grad(d.q[kHalves]),
                                                              .dk = grad(d.k[kHalves]),
                                                              .dv = grad(d.v[kHalves]),
