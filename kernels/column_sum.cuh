@@ -22,6 +22,7 @@ __device__ inline void sum_columns(float* partial, std::int64_t rows, std::int64
   const std::int64_t first = std::int64_t(blockIdx.x) * columns, c = first + lane * n;
   float sum[n] = {};
   if (c < dim) {
+#pragma unroll(at_once == 1 ? 4 : 1)
     for (std::int64_t r = begin + warp; r < end; r += at_once * kColumnWarps) {
       decltype(fetch(r, c)) fetched[at_once];
 #pragma unroll
@@ -48,7 +49,7 @@ template <int n> dim3 column_grid(std::int64_t dim, std::int64_t groups) noexcep
 template <class X, bool whole> __global__ void __launch_bounds__(32 * kColumnWarps)
     column_sum_kernel(float* partial, const X* x, std::int64_t rows, std::int64_t dim) {
   constexpr int n = kLanes<X>;
-  sum_columns<n, 4>(
+  sum_columns<n, 1>(
       partial, rows, dim,
       [&](std::int64_t r, std::int64_t c) { return load_lanes<n>(x + r * dim + c, dim - c, whole); },
       [&](const Lanes<n, X>& run, std::int64_t, std::int64_t, float(&sum)[n]) {

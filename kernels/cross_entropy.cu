@@ -8,7 +8,6 @@ namespace k {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr int kAtOnce = 4;  // runs that a thread has under way
 
 // The largest logit and the sum of exponentials below it, in one pass (Milakov & Gimelshein 2018).
 struct Softmax {
@@ -30,11 +29,12 @@ struct Softmax {
 
 // A block per row: a pass for the softmax's sum, one to turn the logits into their gradient. Each thread
 // keeps its logits in shared memory in between if a row is `kept` there; otherwise it reads them again.
-template <class T, bool whole, bool kept> __global__ void __launch_bounds__(kThreads, 2)
+template <class T, bool whole, bool kept> __global__ void __launch_bounds__(kThreads, kept ? 3 : 2)
     cross_entropy(float* loss, T* logits, const std::int32_t* targets, std::int64_t rows, std::int64_t vocab,
                   std::int64_t row_width, float grad_scale, bool gradient) {
   constexpr int n = kLanes<T>;
   constexpr std::int64_t kStep = kThreads * n;
+  constexpr int kAtOnce = kept ? 2 : 4;  // runs that a thread has under way
   extern __shared__ uint4 row[];
   __shared__ float shared[32];
   auto* const keep = reinterpret_cast<T*>(row);

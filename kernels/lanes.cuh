@@ -55,8 +55,16 @@ __device__ inline void put_lanes(T* y, const float (&value)[n], std::int64_t lef
   }
   Lanes<n, T> run;
   if (add) run = load_lanes<n>(y, left, true);
+  if constexpr (std::is_same_v<T, __nv_bfloat16> && n % 2 == 0) {  // an instruction rounds two
+    auto& pairs = reinterpret_cast<__nv_bfloat162(&)[n / 2]>(run);
 #pragma unroll
-  for (int i = 0; i < n; i++) run.at[i] = from_float<T>(add ? run[i] + value[i] : value[i]);
+    for (int i = 0; i < n; i += 2)
+      pairs[i / 2] = add ? __floats2bfloat162_rn(run[i] + value[i], run[i + 1] + value[i + 1])
+                         : __floats2bfloat162_rn(value[i], value[i + 1]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < n; i++) run.at[i] = from_float<T>(add ? run[i] + value[i] : value[i]);
+  }
   store_lanes(y, run);
 }
 

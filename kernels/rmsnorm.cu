@@ -105,7 +105,7 @@ template <class T, int held, bool whole> __global__ void __launch_bounds__(kBack
 #pragma unroll
     for (int k = 0; k < held; k++) {
       const std::int64_t c = first + k * step, at = r * dim + c;
-      if (!works || c >= dim) break;
+      if (!works || c >= dim) continue;
       dy[k] = load_lanes<n>(p.dy + at, dim - c, whole);
       x[k] = load_lanes<n>(p.x + at, dim - c, whole);
       if (p.dx && p.add) before[k] = load_lanes<n>(p.dx + at, dim - c, whole);
