@@ -180,3 +180,37 @@ TEST_CASE("cuda model: a bf16 checkpoint goes on bit by bit, and opens on the CP
   REQUIRE(rounded.size() == masters.size());
   for (std::size_t i = 0; i < masters.size(); i++) CHECK(rounded[i] == float(k::bf16(masters[i])));
 }
+
+TEST_CASE("cuda model: tensors of more than 2^31 elements" *
+          doctest::skip(no_card("cuda model: tensors of more than 2^31 elements"))) {
+  constexpr std::int64_t kLength = 128, kMany = 33000;  // feed-forward: 2.16e9 elements
+  GptConfig config = tests::small(Attention::nsa, 16);
+  config.vocab = 64, config.layers = 1, config.width = 128, config.ffn = 512;
+  config.heads = {.query = 2, .kv = 2, .dim = 64};
+  config.nsa.select = 4, config.nsa.memory = 4;
+  const Ids ids = random_ids(kLength, config.vocab, 1), targets = random_ids(kLength, config.vocab, 2);
+  const auto run = [&](std::int64_t batch) {
+    Model m(config, Recompute::none, kCard, DType::bf16);
+    engine::AdamW optimizer(m.store(), {});
+    model::Trainer trainer(m.gpt(), m.store(), optimizer, m.stream, {.batch = batch, .length = kLength});
+    Ids all_ids, all_targets;
+    for (std::int64_t b = 0; b < batch; b++) {
+      all_ids.insert(all_ids.end(), ids.begin(), ids.end());
+      all_targets.insert(all_targets.end(), targets.begin(), targets.end());
+    }
+    const model::MicroBatch all{all_ids, all_targets};
+    const double evaluated = trainer.evaluate(all).mean();
+    const model::StepResult stepped = trainer.step({&all, 1}, 1, 0);
+    CHECK(stepped.loss.mean() == evaluated);
+    return std::pair(evaluated, stepped.grad_norm);
+  };
+  try {
+    const auto [loss, norm] = run(1);
+    const auto [same_loss, same_norm] = run(kMany);  // every sequence is that one
+    CHECK(same_loss == doctest::Approx(loss).epsilon(1e-9));
+    CHECK(same_norm == doctest::Approx(norm).epsilon(0.01));
+  } catch (const engine::DeviceError& error) {
+    REQUIRE(error.code == engine::Exit::memory);
+    MESSAGE("not enough memory on this card");
+  }
+}
