@@ -1,4 +1,6 @@
 // train_gpt as a program: what it prints and writes, how it goes on, and what it refuses.
+#include <algorithm>
+
 #include "tests/trained_model.h"
 #include "tests/training.h"
 
@@ -62,6 +64,57 @@ TEST_CASE("train_gpt: a start from the weights of another run") {
   REQUIRE(ran.code == 0);
   const auto before = logged(model.folder() / "ckpt.log.jsonl"), after = logged(folder / "m.log.jsonl");
   CHECK(before.back()["val_loss"] == after.back()["val_loss"]);
+}
+
+TEST_CASE("train_gpt: bf16 on the CPU is a way to store") {
+  TempDir folder;
+  const auto out = [&](const char* name) { return "'" + (folder / name).string() + "'"; };
+  const std::string flags = tests::small_run() + " -x 6 -v 3 -s 0 -n 0 ";
+  const Ran narrow = train(flags + "--dtype bf16 -o " + out("narrow.bin"));
+  REQUIRE(narrow.code == 0);
+  CHECK(narrow.out.find("fp32 (the CPU computes in it), stored as bf16") != std::string::npos);
+  REQUIRE(train(flags + "--dtype fp32 -o " + out("wide.bin")).code == 0);
+  CHECK(logged(folder / "narrow.log.jsonl") == logged(folder / "wide.log.jsonl"));
+  const std::string listed = run_command(program("inspect") + " info " + out("narrow.bin")).out;
+  CHECK(listed.find("BF16") != std::string::npos);
+  CHECK(listed.find("optimizer.master.token_emb.weight") != std::string::npos);
+  CHECK(tests::verifies(folder / "narrow.bin"));
+
+  REQUIRE(train(flags + "--dtype bf16 --stop-at 2 -o " + out("parts.bin")).code == 0);
+  REQUIRE(train("--resume --stop-at 0 -o " + out("parts.bin")).code == 0);
+  CHECK(hash_of(folder / "parts.bin") == hash_of(folder / "narrow.bin"));
+  CHECK(run_command(program("sample") + " -n 4 --seed 1 -c " + out("narrow.best.bin")).code == 0);
+}
+
+TEST_CASE("train_gpt: --profile prints a table after its last step, --check changes nothing") {
+  TempDir folder;
+  const auto out = [&](const char* name) { return " -o '" + (folder / name).string() + "'"; };
+  const std::string flags = tests::small_run() + " -x 4 -v 0 -s 0 -n 0 ";
+  const Ran profiled = train(flags + "--profile 2:3" + out("p.bin"));
+  REQUIRE(profiled.code == 0);
+  const auto lines = lines_of(profiled.out);
+  const auto row = [&](std::string_view start) {
+    return std::find_if(lines.begin(), lines.end(), [&](const auto& l) { return l.starts_with(start); }) -
+           lines.begin();
+  };
+  CHECK(row("step 3/4") < row("op  "));
+  CHECK(row("op  ") < row("adamw "));
+  CHECK(row("adamw ") < row("step 4/4"));
+  REQUIRE(train(flags + "--check" + out("c.bin")).code == 0);
+  CHECK(hash_of(folder / "c.bin") == hash_of(folder / "p.bin"));
+  for (const char* steps : {"3", "3:2", "0:1", "a:b", "1:2:3", ":", ""})
+    check_refused(train(flags + "--profile '" + steps + "'" + out("x.bin")), "train_gpt", 2, "--profile");
+}
+
+TEST_CASE("train_gpt: --check names the op that is the first to be not finite") {
+  TempDir folder;
+  const std::string flags =
+      tests::small_run() +
+      " -x 60 -v 0 -s 0 -n 0 --warmup 0 --clip 0 --lr 1000 --weight-decay 1000 -k constant --check -o '";
+  const Ran ran = train(flags + (folder / "m.bin").string() + "'");
+  CHECK(ran.code == 5);
+  CHECK(ran.err.find(" holds ") != std::string::npos);
+  CHECK(ran.err.find("not finite") != std::string::npos);
 }
 
 TEST_CASE("train_gpt: refusals") {
