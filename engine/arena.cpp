@@ -28,6 +28,16 @@ std::size_t Arena::take(std::size_t bytes) {
 }
 
 void Arena::give(std::size_t offset) noexcept {
+  if (begun_ > over_) kept_.push_back({begun_, offset});
+  else release(offset);
+}
+
+void Arena::over(std::uint64_t job) noexcept {
+  over_ = job;
+  for (; !kept_.empty() && kept_.front().job <= job; kept_.pop_front()) release(kept_.front().offset);
+}
+
+void Arena::release(std::size_t offset) noexcept {
   auto block = live_.find(offset);
   std::size_t bytes = block->second;
   live_.erase(block);

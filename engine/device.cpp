@@ -151,6 +151,23 @@ Stream::Stream(Device device) : device_(device) {
   }
 }
 
+Stream Stream::beside(const Stream& first) {
+  Stream made;
+  made.device_ = first.device_;
+  if constexpr (has_cuda) {
+    if (!first.queue_) return made;
+    void* queue = nullptr;
+    check(k::cuda_queue_create_beside(first.queue_.get(), &queue), "stream");
+    made.queue_ = {queue, [](void* q) { k::cuda_queue_destroy(q); }};
+  }
+  return made;
+}
+
+void Stream::follow(const Event& event) {
+  if constexpr (has_cuda)
+    if (queue_) check(k::cuda_queue_follow(queue_.get(), event.event_.get()), "follow");
+}
+
 void Stream::copy(void* to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
   if constexpr (has_cuda)

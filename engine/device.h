@@ -46,9 +46,14 @@ std::shared_ptr<std::byte> allocate_staging(Device, std::size_t bytes);
 // card what is in use there now, by everybody (a run takes all of its memory at the start).
 std::uint64_t peak_memory(Device);
 
-class Stream {  // the device's one compute queue; on the CPU everything happens at once
+class Event;
+
+class Stream {  // a device's compute queue; on the CPU everything happens at once
  public:
   explicit Stream(Device);
+  // A further queue of the same card for what is less urgent; it shares the plans of products.
+  static Stream beside(const Stream&);
+  void follow(const Event&);  // what is queued from now on runs after the event's last record()ed moment
   void copy(void* to, const void* from, std::size_t bytes);  // any direction, ordered with launches
   void fill(void* at, int byte, std::size_t bytes);
   void wait();  // until everything queued has run; throws DeviceError
@@ -56,6 +61,8 @@ class Stream {  // the device's one compute queue; on the CPU everything happens
   void* handle() const noexcept { return queue_.get(); }
 
  private:
+  Stream() = default;
+
   Device device_;
   std::shared_ptr<void> queue_;
 };
@@ -68,6 +75,7 @@ class Event {  // a moment of a stream's work
   double seconds_since(const Event& earlier) const;  // waits for both
 
  private:
+  friend class Stream;
   std::shared_ptr<void> event_;  // null on the CPU
   std::chrono::steady_clock::time_point time_;
 };

@@ -34,11 +34,11 @@ std::optional<KernelTimes> kernel_times(Device device, const std::function<void(
       };
       check(k::kernel_trace_begin());
       work();
-      k::KernelTimes found;
+      k::KernelTrace found;
       check(k::kernel_trace_end(found));
-      KernelTimes times;
-      for (const auto& [name, time] : found) {
-        KernelTime& of_name = times[readable(name)];
+      KernelTimes times{{}, found.busy_seconds};
+      for (const auto& [name, time] : found.kernels) {
+        KernelTime& of_name = times.kernels[readable(name)];
         of_name.seconds += time.seconds;
         of_name.launches += time.launches;
       }

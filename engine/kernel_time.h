@@ -14,7 +14,10 @@ struct KernelTime {
   double seconds = 0;
   std::int64_t launches = 0;
 };
-using KernelTimes = std::map<std::string, KernelTime>;  // by kernel, copies and fills among them
+struct KernelTimes {
+  std::map<std::string, KernelTime> kernels;  // copies and fills among them
+  double busy_seconds = 0;                    // in which at least one ran
+};
 
 // Of what `work` launches, in graphs or not; nothing on the CPU. The rest of the step is slower meanwhile,
 // the kernels are not. Throws DeviceError.

@@ -102,7 +102,7 @@ Tensor ParamStore::range_of(const Param& wanted, const Tensor& slab) const {
 }
 
 void ParamStore::begin_step() noexcept {
-  for (auto& p : params_) p.touched = false;
+  for (auto& p : params_) p.touched = false, p.written_by = 0;
 }
 
 }  // namespace engine

@@ -25,7 +25,8 @@ struct Param {
   Shape memory_shape;  // with those rows
   Tensor value, grad;  // views into the slabs, after seal()
   Init init;
-  bool touched = false;  // has this step written grad yet?
+  bool touched = false;          // has this step written grad yet?
+  std::uint64_t written_by = 0;  // the job beside the stream (engine/lanes.h) that did last; 0: none
   bool decays() const noexcept { return file_shape.rank >= 2; }
 };
 

@@ -76,6 +76,7 @@ void Tape::backward(const Slot& loss, Tensor seed) {
     Back back(*this, std::move(dy));
     if (reached) node.backward(back);
   }
+  context_.lanes.join_all();
 }
 
 Tensor Tape::grad(const Slot& x) const { return const_cast<Tape*>(this)->gradient(x); }
@@ -86,7 +87,11 @@ k::Grad param_grad(Param& w) {
   return {w.grad.data(), w.grad.dtype(), add};
 }
 
-k::Grad Back::into(Param& w) { return param_grad(w); }
+k::Grad Back::into(Param& w) {
+  context().lanes.join(w.written_by);  // two that add to it do so in their order
+  w.written_by = context().lanes.job();
+  return param_grad(w);
+}
 
 k::Grad Back::into(const Slot& x) {
   if (x.id < 0) return {};
@@ -101,6 +106,7 @@ k::Grad Back::into(const Slot& x) {
            k::Accumulate{.y = {mine.data(), mine.dtype(), false}, .x = g, .count = g.numel()});
     g = mine;
   }
+  context().lanes.join(g.reader());
   return {g.data(), g.dtype(), true};
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "engine/lanes.h"
 #include "engine/param.h"
 #include "engine/profile.h"
 #include "engine/tensor.h"
@@ -19,6 +20,7 @@ struct Context {  // what a step runs on; passed along, never global
   Profile* profile = nullptr;  // times every launch; null: nothing is timed
   bool checks = false;  // waits after every launch, and looks at what ops produce: the first that is not
                         // finite is an Error(diverged) that names its op
+  Lanes lanes{stream, arena};
 
   Device device() const noexcept { return stream.device(); }
 
@@ -29,7 +31,7 @@ struct Context {  // what a step runs on; passed along, never global
     if (!arena.committed()) return;
     k::Status status;
     const auto perform = [&] { status = run_here(p); };
-    if (profile) profile->time(op, cost(p), stream, perform);
+    if (profile) profile->time(op, cost(p), lanes.stream(), perform);
     else perform();
     if (!status.ok()) throw DeviceError(fmt::format("{}: {}", op, status.what), Exit::gpu);
     if (checks) wait_after(op);
@@ -40,7 +42,7 @@ struct Context {  // what a step runs on; passed along, never global
   template <class P> k::Status run_here(const P& p) {
     if (device().kind == DeviceKind::cpu) return run(k::Cpu{}, p);
     if constexpr (has_cuda && requires { run(k::Cuda{}, p); })
-      return run(k::Cuda{.queue = stream.handle()}, p);
+      return run(k::Cuda{.queue = lanes.stream().handle()}, p);
     return {1, "has no CUDA kernel in this build"};
   }
 };
@@ -56,6 +58,9 @@ class Back {  // one node's view of the backward pass
   void pass(const Slot&, Tensor dy);  // dL/dx += dy, sharing dy's memory when x has none yet
   Tensor scratch(Shape, DType = DType::f32);
   template <class P> void launch(const char* op, const P& p);
+  // Calls f, whose launches may run beside what comes next: they write gradients of parameters alone, and
+  // read no other gradient than dy.
+  template <class F> void aside(const Tensor& dy, F&& f);
   Context& context() const noexcept;
 
  private:
@@ -106,5 +111,8 @@ class Tape {
 };
 
 template <class P> void Back::launch(const char* op, const P& p) { tape_.launch(op, p); }
+template <class F> void Back::aside(const Tensor& dy, F&& f) {
+  dy.read_by(context().lanes.run(Lane::weights, std::forward<F>(f)));
+}
 
 }  // namespace engine

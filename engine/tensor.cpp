@@ -10,6 +10,7 @@ struct Tensor::Memory {
   Arena* arena = nullptr;
   std::size_t offset = 0;
   std::shared_ptr<std::byte> own;  // persistent tensors
+  std::uint64_t reader = 0;
   Memory() = default;
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
@@ -69,6 +70,9 @@ Tensor Tensor::slice(std::int64_t first, Shape shape) const {
   t.id_ = -1;
   return t;
 }
+
+void Tensor::read_by(std::uint64_t job) const noexcept { memory_->reader = job; }
+std::uint64_t Tensor::reader() const noexcept { return memory_->reader; }
 
 // A rehearsal has no memory: every address is null and nothing may be read.
 void* Tensor::data() const noexcept {

@@ -59,6 +59,10 @@ class Tensor {
   bool differentiable() const noexcept { return id_ >= 0; }
   operator Slot() const noexcept { return {tape_, id_, shape_, dtype_}; }
   bool unique() const noexcept { return memory_.use_count() == 1; }
+  // The last job beside the stream (engine/lanes.h) that reads this memory, which nobody may write before it
+  // is over; 0: none.
+  void read_by(std::uint64_t job) const noexcept;
+  std::uint64_t reader() const noexcept;
 
   std::vector<float> to_host(Stream&) const;  // tests and logging: waits; f32 and bf16
   void from_host(const float* values,

@@ -13,12 +13,15 @@
 
 namespace k {
 
-class Gemm;  // matmul.cu: cuBLASLt's handle, workspace and plans
+class Gemm;  // matmul.cu: cuBLASLt's handle and plans
+
+inline constexpr std::size_t kWorkspaceBytes = std::size_t(32) << 20;  // what cuBLAS asks for on Hopper
 
 struct CudaQueue {  // what Cuda::queue points to
   int device = 0;
   cudaStream_t stream = nullptr;
-  std::shared_ptr<Gemm> gemm;
+  std::shared_ptr<Gemm> gemm;  // shared by the queues that run beside one another
+  void* workspace = nullptr;   // of the queue's products, [kWorkspaceBytes]
 };
 
 Status make_gemm(std::shared_ptr<Gemm>&) noexcept;  // on the current device

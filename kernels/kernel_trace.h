@@ -13,11 +13,14 @@ struct KernelTime {  // the launches of one kernel, or all copies, or all fills
   double seconds = 0;
   std::int64_t launches = 0;
 };
-using KernelTimes = std::map<std::string, KernelTime>;  // by the kernel's name in the object file
+struct KernelTrace {
+  std::map<std::string, KernelTime> kernels;  // by the kernel's name in the object file
+  double busy_seconds = 0;                    // in which at least one of them ran
+};
 
 // Between begin and end every kernel of this process is recorded, also those of graphs. The recording itself
 // makes the gaps between kernels longer, not the kernels. One trace at a time in a process, as CUPTI has it.
 Status kernel_trace_begin() noexcept;
-Status kernel_trace_end(KernelTimes&) noexcept;  // waits for the card
+Status kernel_trace_end(KernelTrace&) noexcept;  // waits for the card
 
 }  // namespace k

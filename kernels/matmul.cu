@@ -12,8 +12,7 @@
 namespace k {
 namespace {
 
-constexpr int kProposals = 8;                                   // of the library, a product
-constexpr std::size_t kWorkspaceBytes = std::size_t(32) << 20;  // what cuBLAS asks for on Hopper
+constexpr int kProposals = 8;  // of the library, a product
 
 Status status_of(cublasStatus_t status) noexcept {
   return status == CUBLAS_STATUS_SUCCESS ? Status{} : Status{int(status), cublasLtGetStatusString(status)};
@@ -50,20 +49,19 @@ class Gemm {
     for (auto& [key, plan] : plans_) plan.destroy();
     for (cudaEvent_t event : {start_, end_})
       if (event) cudaEventDestroy(event);
-    for (void* memory : {workspace_, static_cast<void*>(sum_)})
-      if (memory) cudaFree(memory);
+    if (sum_) cudaFree(sum_);
     if (handle_) cublasLtDestroy(handle_);
   }
 
   Status start() noexcept {
     if (auto status = status_of(cublasLtCreate(&handle_)); !status.ok()) return status;
-    for (cudaError_t error : {cudaMalloc(&workspace_, kWorkspaceBytes), cudaMalloc(&sum_, sizeof *sum_),
-                              cudaEventCreate(&start_), cudaEventCreate(&end_)})
+    for (cudaError_t error :
+         {cudaMalloc(&sum_, sizeof *sum_), cudaEventCreate(&start_), cudaEventCreate(&end_)})
       if (auto status = k::status_of(error); !status.ok()) return status;
     return {};
   }
 
-  Status run(const MatMul& p, cudaStream_t stream) {
+  Status run(const MatMul& p, const CudaQueue& queue) {
     Plan* plan = nullptr;
     if (auto status = find(p, &plan); !status.ok()) return status;
     if (p.bias.p) {
@@ -73,8 +71,8 @@ class Gemm {
           !status.ok())
         return status;
     }
-    if (auto status = tune(p, *plan, stream); !status.ok()) return status;
-    return launch(p, *plan, plan->algorithm, stream);
+    if (auto status = tune(p, *plan, queue); !status.ok()) return status;
+    return launch(p, *plan, plan->algorithm, queue);
   }
 
  private:
@@ -93,30 +91,48 @@ class Gemm {
   using Key = std::array<std::int64_t, 5>;
 
   Status launch(const MatMul& p, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
-                cudaStream_t stream) noexcept {
+                const CudaQueue& queue) noexcept {
     const void* added = p.residual.p ? p.residual.p : p.d.p;
     const float one = 1, beta = p.d.add || p.residual.p ? 1.f : 0.f;
     return status_of(cublasLtMatmul(handle_, plan.product, &one, p.b.p, plan.b, p.a.p, plan.a, &beta, added,
-                                    plan.d, p.d.p, plan.d, &algorithm, workspace_, kWorkspaceBytes, stream));
+                                    plan.d, p.d.p, plan.d, &algorithm, queue.workspace, kWorkspaceBytes,
+                                    queue.stream));
   }
 
   // The first algorithm is the library's guess. Another of its proposals takes its place if it was faster on
   // this very product and gave the same bits: most differ in their tiles only, and add up an element's
   // products in the same order. So what a run computes does not depend on what was measured. A product that
-  // adds to its destination cannot be repeated, and nothing can be measured while a graph is recorded: these
-  // keep the guess.
-  Status tune(const MatMul& p, Plan& plan, cudaStream_t stream) {
-    if (plan.untried == 0 || p.d.add) return {};
+  // adds to its destination is measured with another destination, for there is no repeating it. Without
+  // memory for that, or while a graph is recorded, the guess stays.
+  Status tune(const MatMul& p, Plan& plan, const CudaQueue& queue) {
+    if (plan.untried == 0) return {};
     cudaStreamCaptureStatus capture{};
-    if (cudaStreamIsCapturing(stream, &capture) != cudaSuccess || capture != cudaStreamCaptureStatusNone)
+    if (cudaStreamIsCapturing(queue.stream, &capture) != cudaSuccess ||
+        capture != cudaStreamCaptureStatusNone)
       return {};
     const int others = std::exchange(plan.untried, 0);
+    // Nothing else runs while this is measured: what other queues have been given so far is over.
+    if (auto status = k::status_of(cudaDeviceSynchronize()); !status.ok()) return status;
+    MatMul probe = p;
+    void* elsewhere = nullptr;
+    if (p.d.add) {
+      if (cudaMalloc(&elsewhere, std::size_t(p.m * p.n) * size_of(p.d.t)) != cudaSuccess)
+        return cudaGetLastError(), Status{};
+      probe.residual = {p.d.p, p.d.t};
+      probe.d = {elsewhere, p.d.t, false};
+    }
+    const Status status = choose(probe, plan, others, queue);
+    if (elsewhere) cudaFree(elsewhere);
+    return status;
+  }
+
+  Status choose(const MatMul& p, Plan& plan, int others, const CudaQueue& queue) noexcept {
     Measured best;
-    if (auto status = measure(p, plan, plan.algorithm, stream, best); !status.ok()) return status;
+    if (auto status = measure(p, plan, plan.algorithm, queue, best); !status.ok()) return status;
     const unsigned long long bits = best.bits;
     for (int i = 0; i < others; i++) {
       Measured found;
-      if (!measure(p, plan, plan.others[std::size_t(i)], stream, found).ok()) continue;
+      if (!measure(p, plan, plan.others[std::size_t(i)], queue, found).ok()) continue;
       if (found.bits != bits || found.milliseconds >= best.milliseconds) continue;
       best = found;
       plan.algorithm = plan.others[std::size_t(i)];
@@ -129,11 +145,12 @@ class Gemm {
     unsigned long long bits = 0;
   };
   Status measure(const MatMul& p, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
-                 cudaStream_t stream, Measured& found) noexcept {
+                 const CudaQueue& queue, Measured& found) noexcept {
     constexpr int kRepeats = 5;
-    if (auto status = launch(p, plan, algorithm, stream); !status.ok()) return status;  // warms up
+    const cudaStream_t stream = queue.stream;
+    if (auto status = launch(p, plan, algorithm, queue); !status.ok()) return status;  // warms up
     cudaEventRecord(start_, stream);
-    for (int i = 0; i < kRepeats; i++) launch(p, plan, algorithm, stream);
+    for (int i = 0; i < kRepeats; i++) launch(p, plan, algorithm, queue);
     cudaEventRecord(end_, stream);
     cudaMemsetAsync(sum_, 0, sizeof *sum_, stream);
     const std::int64_t words = p.m * p.n * std::int64_t(size_of(p.d.t)) / 4;
@@ -218,7 +235,6 @@ class Gemm {
   }
 
   cublasLtHandle_t handle_ = nullptr;
-  void* workspace_ = nullptr;
   unsigned long long* sum_ = nullptr;  // of fingerprint(), on the card
   cudaEvent_t start_ = nullptr, end_ = nullptr;
   std::map<Key, Plan> plans_;
@@ -236,7 +252,7 @@ Status run(Cuda c, const MatMul& p) noexcept try {
   if (p.k == 0) return {1, "a product over no elements"};
   if (p.d.add && p.residual.p) return {1, "a product that adds to itself and to a residual"};
   if (p.residual.p && p.residual.t != p.d.t) return unsupported_dtype();
-  return queue_of(c).gemm->run(p, stream_of(c));
+  return queue_of(c).gemm->run(p, queue_of(c));
 } catch (const std::exception&) {
   return {1, "no host memory"};
 }

@@ -12,6 +12,28 @@ CudaQueue& queue_at(void* queue) noexcept { return *static_cast<CudaQueue*>(queu
 
 __global__ void probe() {}
 
+// Takes the plans of `shared`, or makes its own.
+Status create_queue(int device, const std::shared_ptr<Gemm>& shared, void** queue) noexcept {
+  if (auto status = status_of(cudaSetDevice(device)); !status.ok()) return status;
+  int least = 0, greatest = 0;  // the more urgent, the lower
+  if (auto status = status_of(cudaDeviceGetStreamPriorityRange(&least, &greatest)); !status.ok())
+    return status;
+  auto* made = new (std::nothrow) CudaQueue{};
+  if (!made) return {1, "no host memory"};
+  made->device = device;
+  made->gemm = shared;
+  auto status = status_of(
+      cudaStreamCreateWithPriority(&made->stream, cudaStreamNonBlocking, shared ? least : greatest));
+  if (status.ok()) status = status_of(cudaMalloc(&made->workspace, kWorkspaceBytes));
+  if (status.ok() && !shared) status = make_gemm(made->gemm);
+  if (!status.ok()) {
+    cuda_queue_destroy(made);
+    return status;
+  }
+  *queue = made;
+  return {};
+}
+
 }  // namespace
 
 int cuda_device_count() noexcept {
@@ -61,24 +83,16 @@ Status cuda_allocate_pinned(int device, std::size_t bytes, void** at) noexcept {
 
 void cuda_free_pinned(void* at) noexcept { cudaFreeHost(at); }
 
-Status cuda_queue_create(int device, void** queue) noexcept {
-  if (auto status = status_of(cudaSetDevice(device)); !status.ok()) return status;
-  auto* made = new (std::nothrow) CudaQueue{};
-  if (!made) return {1, "no host memory"};
-  made->device = device;
-  auto status = status_of(cudaStreamCreateWithFlags(&made->stream, cudaStreamNonBlocking));
-  if (status.ok()) status = make_gemm(made->gemm);
-  if (!status.ok()) {
-    cuda_queue_destroy(made);
-    return status;
-  }
-  *queue = made;
-  return {};
+Status cuda_queue_create(int device, void** queue) noexcept { return create_queue(device, nullptr, queue); }
+
+Status cuda_queue_create_beside(void* queue, void** beside) noexcept {
+  return create_queue(queue_at(queue).device, queue_at(queue).gemm, beside);
 }
 
 void cuda_queue_destroy(void* queue) noexcept {
   CudaQueue* q = &queue_at(queue);
   q->gemm.reset();
+  if (q->workspace) cudaFree(q->workspace);
   if (q->stream) cudaStreamDestroy(q->stream);
   delete q;
 }
@@ -110,6 +124,10 @@ Status cuda_event_wait(void* event) noexcept {
   return status_of(cudaEventSynchronize(static_cast<cudaEvent_t>(event)));
 }
 
+Status cuda_queue_follow(void* queue, void* event) noexcept {
+  return status_of(cudaStreamWaitEvent(queue_at(queue).stream, static_cast<cudaEvent_t>(event), 0));
+}
+
 Status cuda_event_seconds(void* from, void* to, double* seconds) noexcept {
   float milliseconds = 0;
   const auto status = status_of(
@@ -127,7 +145,8 @@ Status cuda_record_end(void* queue, void** graph) noexcept {
   cudaGraph_t recorded = nullptr;
   auto status = status_of(cudaStreamEndCapture(queue_at(queue).stream, &recorded));
   cudaGraphExec_t ready = nullptr;
-  if (status.ok()) status = status_of(cudaGraphInstantiate(&ready, recorded, 0));
+  if (status.ok())
+    status = status_of(cudaGraphInstantiate(&ready, recorded, cudaGraphInstantiateFlagUseNodePriority));
   if (recorded) cudaGraphDestroy(recorded);
   *graph = ready;
   return status;

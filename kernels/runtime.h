@@ -21,6 +21,8 @@ void cuda_free_pinned(void* at) noexcept;
 
 // A queue: a stream of its own and what matrix products need beside it.
 Status cuda_queue_create(int device, void** queue) noexcept;
+// A queue of the same card of lower priority, with the other's plans and a workspace of its own.
+Status cuda_queue_create_beside(void* queue, void** beside) noexcept;
 void cuda_queue_destroy(void* queue) noexcept;
 // Any direction; with pageable host memory the source may be reused when the call returns.
 Status cuda_copy(void* queue, void* to, const void* from, std::size_t bytes) noexcept;
@@ -32,6 +34,7 @@ Status cuda_event_create(int device, void** event) noexcept;
 void cuda_event_destroy(void* event) noexcept;
 Status cuda_event_record(void* event, void* queue) noexcept;
 Status cuda_event_wait(void* event) noexcept;
+Status cuda_queue_follow(void* queue, void* event) noexcept;  // what is queued from now on runs after it
 Status cuda_event_seconds(void* from, void* to, double* seconds) noexcept;  // both have happened
 
 // What is queued between begin and end is recorded instead of run; the graph replays it with the same

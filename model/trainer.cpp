@@ -70,6 +70,7 @@ void Trainer::run_micro_batch(std::int64_t index, bool training, float grad_scal
 
 // A profile times launch by launch and checks wait for each, which a graph does not let them do.
 void Trainer::perform(engine::Graph& graph, const std::function<void()>& work) {
+  context_.lanes.run_beside(!context_.profile && !context_.checks);
   if (graphs_ && !context_.profile && !context_.checks) graph.run(stream_, work);
   else work();
 }

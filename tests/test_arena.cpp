@@ -1,4 +1,5 @@
 #include "engine/arena.h"
+#include "engine/lanes.h"
 
 #include <doctest/doctest.h>
 
@@ -104,4 +105,48 @@ TEST_CASE("arena: nothing rehearsed is still committed") {
   arena.commit();
   CHECK(arena.committed());
   CHECK_THROWS_AS(arena.take(1), std::logic_error);
+}
+
+TEST_CASE("arena: what is given back while a job runs stays out of use until it is over") {
+  Arena arena{Device{}};
+  const std::size_t a = arena.take(256), b = arena.take(256);
+  arena.begun(1);
+  arena.give(a);
+  CHECK(arena.take(256) == 512);  // not a: job 1 may still read it
+  arena.begun(2);
+  arena.give(b);
+  arena.over(1);
+  CHECK(arena.take(256) == a);
+  CHECK(arena.take(256) == 768);  // not b: given back with job 2 under way
+  arena.over(2);
+  CHECK(arena.take(256) == b);
+  for (std::size_t at : {a, b, std::size_t(512), std::size_t(768)}) arena.give(at);
+  CHECK(arena.empty());
+}
+
+TEST_CASE("lanes: on the CPU a job is done where it is given, and memory comes back at once") {
+  engine::Stream stream{Device{}};
+  Arena arena{Device{}};
+  engine::Lanes lanes(stream, arena);
+  bool done = false;
+  const std::size_t at = arena.take(256);
+  const auto job = lanes.run(engine::Lane::weights, [&] {
+    done = true;
+    arena.give(at);
+  });
+  CHECK(done);
+  CHECK(job == 0);
+  CHECK(arena.take(256) == at);
+  lanes.join(job);
+  lanes.join_all();
+  arena.give(at);
+}
+
+TEST_CASE("lanes: an error in a job leaves the stream as the place where launches go") {
+  engine::Stream stream{Device{}};
+  Arena arena{Device{}};
+  engine::Lanes lanes(stream, arena);
+  CHECK_THROWS_AS(lanes.run(engine::Lane::weights, [] { throw std::logic_error("no"); }), std::logic_error);
+  CHECK(&lanes.stream() == &stream);
+  CHECK(lanes.job() == 0);
 }

@@ -46,6 +46,7 @@ struct Setup {
   Device device = kCard;
   DType dtype = DType::f32;
   bool graphs = true;
+  bool checks = false;  // every launch in the one stream, waited for
   Recompute recompute = Recompute::none;
 };
 
@@ -57,6 +58,7 @@ Run train(const GptConfig& config, const Setup& setup) {
   model::Trainer trainer(m.gpt(), m.store(), optimizer, m.stream,
                          {.batch = kBatch, .length = kLength, .micro_batches = 2});
   trainer.use_graphs(setup.graphs);
+  trainer.check(setup.checks);
   Run run;
   for (std::int64_t step = 1; step <= kSteps; step++) {
     std::vector<Ids> ids, targets;
@@ -107,18 +109,21 @@ TEST_CASE("cuda model: bf16 stays near fp32" * doctest::skip(no_card("cuda model
   }
 }
 
-TEST_CASE("cuda model: the same bits again, with graphs and without, and with recomputation" *
-          doctest::skip(
-              no_card("cuda model: the same bits again, with graphs and without, and with recomputation"))) {
+TEST_CASE(
+    "cuda model: the same bits again, with and without graphs and lanes, and with recomputation" *
+    doctest::skip(no_card(
+        "cuda model: the same bits again, with and without graphs and lanes, and with recomputation"))) {
   for (const auto& [name, config] : card_configs())
     for (DType dtype : {DType::f32, DType::bf16}) {
       CAPTURE(name);
       CAPTURE(dtype == DType::bf16);
       const Run one = train(config, {.dtype = dtype}), two = train(config, {.dtype = dtype}),
                 plain = train(config, {.dtype = dtype, .graphs = false}),
+                in_line = train(config, {.dtype = dtype, .checks = true}),
                 again = train(config, {.dtype = dtype, .recompute = Recompute::block});
       CHECK(same_bits(one.values, two.values));
       CHECK(same_bits(one.values, plain.values));
+      CHECK(same_bits(one.values, in_line.values));
       CHECK(same_bits(one.values, again.values));
       CHECK(one.losses == two.losses);
       CHECK(one.losses == plain.losses);

@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "engine/ops.h"
 
@@ -182,10 +183,11 @@ struct Sparse {
 
  private:
   Branch make_branch(Tape&) const;
+  void window_forward(Tape&) const;
   void compress(Tape&);
-  void fine_backward(Back&, const Tensor& dout, const Tensor& d_importance, HeadMajor&) const;
-  void window_backward(Back&, const Tensor& dout, HeadMajor&) const;
-  void compressed_backward(Back&, const Tensor& dout, const Tensor& d_importance, HeadMajor&) const;
+  void fine_backward(Back&, Tensor dout, const Tensor& d_importance, HeadMajor&) const;
+  void window_backward(Back&, Tensor dout, HeadMajor&) const;
+  void compressed_backward(Back&, Tensor dout, const Tensor& d_importance, HeadMajor&) const;
   void compress_backward(Back&, const Tensor& dck, const Tensor& dcv, HeadMajor&) const;
 };
 
@@ -243,6 +245,10 @@ void Sparse::forward(Tape& tape, const Tensor& qkv, const Tensor& y) {
   x.v[kPlain] = tape.make(sizes.keys(), sizes.dtype);
   split(tape, sizes, qkv, rope, x);
 
+  Lanes& lanes = tape.context().lanes;
+  fine = make_branch(tape);
+  window = make_branch(tape);
+  const Lanes::Job beside = lanes.run(Lane::first_branch, [&] { window_forward(tape); });
   compress(tape);
   compressed = make_branch(tape);
   selected = tape.make(pick_rows(), DType::i32);
@@ -263,8 +269,6 @@ void Sparse::forward(Tape& tape, const Tensor& qkv, const Tensor& y) {
                                                              .top = picks(),
                                                              .scale = sizes.scale()});
   }
-  fine = make_branch(tape);
-  window = make_branch(tape);
   tape.launch("selected attention", k::SelectedForward{.out = fine.out.out(),
                                                        .lse = fine.lse.f32(),
                                                        .q = x.q[kAdjacent],
@@ -275,14 +279,7 @@ void Sparse::forward(Tape& tape, const Tensor& qkv, const Tensor& y) {
                                                        .block = config.block,
                                                        .top = picks(),
                                                        .scale = sizes.scale()});
-  tape.launch("window attention", k::WindowForward{.out = window.out.out(),
-                                                   .lse = window.lse.f32(),
-                                                   .q = x.q[kHalves],
-                                                   .k = x.k[kHalves],
-                                                   .v = x.v[kPlain],
-                                                   .shape = sizes.shape(),
-                                                   .reach = config.window,
-                                                   .scale = sizes.scale()});
+  lanes.join(beside);
   tape.launch("gates", k::GatesForward{.y = y.out(),
                                        .compressed = compressed.out,
                                        .selected = fine.out,
@@ -294,7 +291,19 @@ void Sparse::forward(Tape& tape, const Tensor& qkv, const Tensor& y) {
                                        .dim = heads.dim});
 }
 
-// The compressed branch comes last, because the fine branch may send it gradients of the picks' importance.
+void Sparse::window_forward(Tape& tape) const {
+  tape.launch("window attention", k::WindowForward{.out = window.out.out(),
+                                                   .lse = window.lse.f32(),
+                                                   .q = x.q[kHalves],
+                                                   .k = x.k[kHalves],
+                                                   .v = x.v[kPlain],
+                                                   .shape = sizes.shape(),
+                                                   .reach = config.window,
+                                                   .scale = sizes.scale()});
+}
+
+// The branches run beside one another, unless the fine one sends the compressed one gradients of the picks'
+// importance: then that comes after it.
 void Sparse::backward(Back& back, const Slot& qkv_slot, const Slot& gates_slot) const {
   Tensor dcompressed = back.scratch(sizes.queries(), sizes.dtype),
          dfine = back.scratch(sizes.queries(), sizes.dtype),
@@ -317,16 +326,18 @@ void Sparse::backward(Back& back, const Slot& qkv_slot, const Slot& gates_slot) 
   for (Tensor& dq : d.q) dq = back.scratch(sizes.queries(), sizes.dtype);
   for (Tensor& dk : d.k) dk = back.scratch(sizes.keys(), sizes.dtype);
   for (Tensor& dv : d.v) dv = back.scratch(sizes.keys(), sizes.dtype);
-  fine_backward(back, dfine, d_importance, d);
-  dfine = Tensor();
-  window_backward(back, dwindow, d);
-  dwindow = Tensor();
-  compressed_backward(back, dcompressed, d_importance, d);
-  dcompressed = Tensor();
+  Lanes& lanes = back.context().lanes;
+  const auto compressed_branch = [&] { compressed_backward(back, std::move(dcompressed), d_importance, d); };
+  const Lanes::Job beside[] = {
+      lanes.run(Lane::first_branch, [&] { window_backward(back, std::move(dwindow), d); }),
+      config.diff_topk ? Lanes::Job() : lanes.run(Lane::second_branch, compressed_branch)};
+  fine_backward(back, std::move(dfine), d_importance, d);
+  if (config.diff_topk) compressed_branch();
+  for (Lanes::Job job : beside) lanes.join(job);
   merge(back, sizes, d, rope, back.into(qkv_slot));
 }
 
-void Sparse::fine_backward(Back& back, const Tensor& dout, const Tensor& d_importance, HeadMajor& d) const {
+void Sparse::fine_backward(Back& back, Tensor dout, const Tensor& d_importance, HeadMajor& d) const {
   Tensor delta = back.scratch(sizes.query_rows());
   Tensor pickers = card_scratch(
       back, std::int64_t(sizeof(std::uint16_t)) * k::selected_pickers(sizes.shape(), config.block));
@@ -350,7 +361,7 @@ void Sparse::fine_backward(Back& back, const Tensor& dout, const Tensor& d_impor
                                   .scale = sizes.scale()});
 }
 
-void Sparse::window_backward(Back& back, const Tensor& dout, HeadMajor& d) const {
+void Sparse::window_backward(Back& back, Tensor dout, HeadMajor& d) const {
   Tensor delta = back.scratch({k::window_scratch(sizes.shape())});
   back.launch("window attention backward", k::WindowBackward{.dq = grad(d.q[kHalves]),
                                                              .dk = grad(d.k[kHalves]),
@@ -367,8 +378,7 @@ void Sparse::window_backward(Back& back, const Tensor& dout, HeadMajor& d) const
                                                              .scale = sizes.scale()});
 }
 
-void Sparse::compressed_backward(Back& back, const Tensor& dout, const Tensor& d_importance,
-                                 HeadMajor& d) const {
+void Sparse::compressed_backward(Back& back, Tensor dout, const Tensor& d_importance, HeadMajor& d) const {
   const Heads& heads = sizes.heads;
   Tensor dck = back.scratch(compressed_blocks(), sizes.dtype),
          dcv = back.scratch(compressed_blocks(), sizes.dtype);
@@ -400,6 +410,7 @@ void Sparse::compressed_backward(Back& back, const Tensor& dout, const Tensor& d
                                                                        .top = picks(),
                                                                        .scale = sizes.scale()});
   }
+  dout = Tensor();
   compress_backward(back, dck, dcv, d);
 }
 

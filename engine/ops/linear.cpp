@@ -1,3 +1,5 @@
+#include <utility>
+
 #include "engine/ops.h"
 #include "kernels/basic.h"
 #include "kernels/ffn.h"
@@ -5,6 +7,9 @@
 
 namespace engine {
 namespace {
+
+// A product that takes longer than some 0.1 ms on the fastest card fills it: nothing runs well beside that.
+constexpr std::int64_t kFillsCard = 25'000'000'000;  // multiplications
 
 // residual + x weight^T + bias; bias may be null. A closure that holds one saves x.
 struct Projection {
@@ -15,8 +20,14 @@ struct Projection {
 
   Projection(const Tensor& x, Param& weight, Param* bias);
   Tensor forward(Tape&, const Tensor& residual) const;  // residual may be empty
-  void backward(Back&, const Tensor& dy) const;         // to the weight and x
+  void backward(Back&, const Tensor& dy) const;         // to x, the weight and the bias
+  void backward_without_bias(Back&, const Tensor& dy) const;
+
+ private:
+  template <class F> void beside(Back&, const Tensor& dy, F&&) const;
   void backward_bias(Back&, const Tensor& dy) const;
+  void backward_weight(Back&, const Tensor& dy) const;
+  void backward_x(Back&, const Tensor& dy) const;
 };
 
 Projection::Projection(const Tensor& x, Param& weight, Param* bias)
@@ -43,13 +54,33 @@ Tensor Projection::forward(Tape& t, const Tensor& residual) const {
   return y;
 }
 
+template <class F> void Projection::beside(Back& b, const Tensor& dy, F&& f) const {
+  if (rows * in * out < kFillsCard) b.aside(dy, std::forward<F>(f));
+  else f();
+}
+
 void Projection::backward(Back& b, const Tensor& dy) const {
+  beside(b, dy, [&] {
+    backward_bias(b, dy);
+    backward_weight(b, dy);
+  });
+  backward_x(b, dy);
+}
+
+void Projection::backward_without_bias(Back& b, const Tensor& dy) const {
+  beside(b, dy, [&] { backward_weight(b, dy); });
+  backward_x(b, dy);
+}
+
+void Projection::backward_weight(Back& b, const Tensor& dy) const {
   b.launch(
       "linear dweight",
       k::MatMul{.d = b.into(*weight), .a = dy, .b = x, .m = out, .n = in, .k = rows, .transpose_a = true});
-  if (x.differentiable())
-    b.launch("linear dx",
-             k::MatMul{.d = b.into(x), .a = dy, .b = weight->value, .m = rows, .n = in, .k = out});
+}
+
+void Projection::backward_x(Back& b, const Tensor& dy) const {
+  if (!x.differentiable()) return;
+  b.launch("linear dx", k::MatMul{.d = b.into(x), .a = dy, .b = weight->value, .m = rows, .n = in, .k = out});
 }
 
 void Projection::backward_bias(Back& b, const Tensor& dy) const {
@@ -64,10 +95,7 @@ void Projection::backward_bias(Back& b, const Tensor& dy) const {
 Tensor ops::linear(Tape& t, const Tensor& x, Param& weight, Param* bias) {
   const Projection linear(x, weight, bias);
   Tensor y = linear.forward(t, {});
-  t.record("linear", {&y}, [linear](Back& b) {
-    linear.backward_bias(b, b.dy());
-    linear.backward(b, b.dy());
-  });
+  t.record("linear", {&y}, [linear](Back& b) { linear.backward(b, b.dy()); });
   return y;
 }
 
@@ -78,7 +106,6 @@ Tensor ops::linear_add(Tape& t, const Tensor& x, Param& weight, Param* bias, con
           to_string(residual.shape()));
   Tensor y = linear.forward(t, residual);
   t.record("linear", {&y}, [linear, to_residual = Slot(residual)](Back& b) {
-    linear.backward_bias(b, b.dy());
     linear.backward(b, b.dy());
     b.pass(to_residual, b.take());
   });
@@ -106,7 +133,7 @@ Tensor ops::linear_gelu(Tape& t, const Tensor& x, Param& weight, Param* bias) {
                k::GeluBackward{
                    .dx = {d.data(), d.dtype(), false}, .dy = b.take(), .x = inner, .count = inner.numel()});
     }
-    linear.backward(b, d);
+    linear.backward_without_bias(b, d);
   });
   return y;
 }
