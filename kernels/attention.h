@@ -109,25 +109,23 @@ struct CompressedBackward {
 // ---- fine attention: one softmax over all tokens of the selected blocks, then the query's own block up to
 // itself. A block that is selected and the own block counts twice (docs/model.md 1.2).
 struct SelectedForward {
-  Out out;                       // [batch, heads, length, dim]
-  float* lse;                    // [batch, heads, length]
-  In q, k, v;                    // q, k rotated
-  const std::int32_t* selected;  // [batch, heads, length, top]
+  Out out;                        // [batch, heads, length, dim]
+  float* lse;                     // [batch, heads, length]
+  std::int32_t* lists = nullptr;  // of the CUDA body, which its backward pass reads: [selected_lists()]
+  float* parts = nullptr;         // scratch of the CUDA body, [selected_parts()]
+  In q, k, v;                     // q, k rotated
+  const std::int32_t* selected;   // [batch, heads, length, top]
   AttentionShape shape;
   std::int64_t block, top;
   float scale;
 };
-// Bits that say which of 16 neighbouring queries picked a block: [batch * heads, complete blocks, tiles of
-// 16].
-constexpr std::int64_t selected_pickers(const AttentionShape& s, std::int64_t block) noexcept {
-  return s.batch * s.heads * (s.length / block) * ((s.length + 15) / 16);
-}
 struct SelectedBackward {
   Grad dq, dk, dv;
   float* d_importance;     // [batch, heads, length, top], written: sum over the pick's tokens of dS S + P dP;
                            // nullptr: unwanted
   float* delta = nullptr;  // scratch, as above
-  std::uint16_t* pickers = nullptr;  // scratch of the CUDA body, [selected_pickers()]
+  const std::int32_t* lists = nullptr;  // what the forward pass has written
+  float* parts = nullptr;               // scratch of the CUDA body, [selected_parts()]
   In dout, out, q, k, v;
   const float* lse;
   const std::int32_t* selected;
@@ -135,6 +133,53 @@ struct SelectedBackward {
   std::int64_t block, top;
   float scale;
 };
+
+// How the tensor-core body divides the work. A query visits its picks and, in the last slot, its own block.
+// Blocks have lists of their visits; a warp takes a run of a list with a piece of 16 of the block's keys, and
+// leaves a part of each query's result. So many key/value heads are under way at once that their parts stay
+// in a card's cache.
+struct SelectedPlan {
+  static constexpr std::int64_t kRun = 128, kMostSlots = 17, kMostParts = 128, kBytesAtOnce = 24 << 20;
+  std::int64_t units, rows, blocks, pieces, slots;  // key/value heads, queries of each; blocks, the last too
+  constexpr SelectedPlan(const AttentionShape& s, std::int64_t block, std::int64_t top) noexcept
+      : units(s.batch * s.kv_heads),
+        rows(s.heads / s.kv_heads * s.length),
+        blocks((s.length + block - 1) / block),
+        pieces((std::min(block, s.length) + 15) / 16),
+        slots(top + 1) {}
+  // Of a head: runs at most; numbers of 4 bytes in its lists: 4 of each run, the blocks' first visits and the
+  // end, visits.
+  constexpr std::int64_t runs() const noexcept { return blocks + rows * slots / kRun; }
+  constexpr std::int64_t lists() const noexcept {
+    return (4 * runs() + blocks + 1 + rows * slots + 3) / 4 * 4;
+  }
+  // Of a head: parts of its queries' rows; fp32 numbers in the parts of its keys' and values' gradients, and
+  // in all parts, those of rows in 2 bytes an element.
+  constexpr std::int64_t query_parts() const noexcept { return rows * slots * pieces; }
+  constexpr std::int64_t key_parts(std::int64_t dim) const noexcept { return runs() * pieces * 32 * dim; }
+  constexpr std::int64_t parts(std::int64_t dim) const noexcept {
+    return (query_parts() * dim / 2 + std::max(query_parts(), key_parts(dim)) + 3) / 4 * 4;
+  }
+  constexpr std::int64_t units_at_once(std::int64_t dim) const noexcept {
+    return std::clamp<std::int64_t>(kBytesAtOnce / (2 * dim * query_parts()), 1, units);
+  }
+};
+// Is there a tensor-core body for these sizes? Where there is none, it wants no memory.
+constexpr bool selected_on_tiles(const AttentionShape& s, std::int64_t block, std::int64_t top) noexcept {
+  const SelectedPlan plan(s, block, top);
+  return (s.dim == 32 || s.dim == 64 || s.dim == 128) && block % 16 == 0 && plan.rows < 1 << 26 &&
+         plan.slots <= SelectedPlan::kMostSlots && plan.slots * plan.pieces <= SelectedPlan::kMostParts;
+}
+constexpr std::int64_t selected_lists(const AttentionShape& s, std::int64_t block,
+                                      std::int64_t top) noexcept {
+  const SelectedPlan plan(s, block, top);
+  return selected_on_tiles(s, block, top) ? plan.units * plan.lists() : 0;
+}
+constexpr std::int64_t selected_parts(const AttentionShape& s, std::int64_t block,
+                                      std::int64_t top) noexcept {
+  const SelectedPlan plan(s, block, top);
+  return selected_on_tiles(s, block, top) ? plan.units_at_once(s.dim) * plan.parts(s.dim) : 0;
+}
 
 // ---- gates: y[b,t,h*dim+d] = sum over the branches of sigmoid(gates[b,t,3h+branch]) * branch[b,h,t,d].
 struct GatesForward {

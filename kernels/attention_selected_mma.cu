@@ -1,275 +1,288 @@
-// Attention to selected blocks on tensor cores: bf16, blocks of a multiple of 16 tokens, at most 16 picks. A
-// warp's 16 queries pick for themselves; it goes through the union of their picks, in which a query sees its
-// own only.
-#include <limits>
-
-#include "kernels/attention_tiles.cuh"
+// Attention to selected blocks on tensor cores: bf16, blocks of a multiple of 16 tokens, at most 16 picks.
+//
+// Neighbouring queries pick different blocks, so tiles of them share few keys. Here the blocks gather the
+// queries instead: a warp holds 16 keys and values and takes those that visit them, 16 at a time. Each leaves
+// the softmax over these keys alone, which are put together afterwards in the order of a query's slots.
+#include "kernels/attention_selected_mma.cuh"
 
 namespace k {
 namespace {
 
-using namespace tiles;
+using namespace selected;
 
-constexpr int kMostPicks = 16;
-constexpr int kNone = std::numeric_limits<int>::max();
-
-// The tiles of 16 queries: the blocks that any of them picked, ascending, then their own up to each query.
-// Lane 2 r and 2 r + 1 hold the picks of query r.
-template <int entries> struct PickedKeys {
-  struct Tile {
-    int first;         // key
-    unsigned pickers;  // two bits a query, any of which says that it picked the tile; own: all ones
-    bool own;
-  };
-  int picks[entries];
-  int block, pieces, own_first, own_last;  // pieces: tiles of a block; own_*: tiles of the own block
-  int current = -1, piece = 0;
-  unsigned pickers = 0;
-
-  __device__ PickedKeys(const std::int32_t* selected, std::int64_t top, int block, int first, int count)
-      : block(block), pieces(block / kRows), own_first(first / block * block), own_last(first) {
-    const int query = lane_id() / 2;
-#pragma unroll
-    for (int e = 0; e < entries; e++) {
-      const int j = lane_id() % 2 * entries + e;
-      const int pick = query < count && j < top ? selected[query * top + j] : -1;
-      picks[e] = pick < 0 ? kNone : pick;
-    }
-  }
-  __device__ bool next(Tile& tile) {
-    if (current != kNone && piece == 0) {
-      int least = kNone;
-#pragma unroll
-      for (int e = 0; e < entries; e++)
-        if (picks[e] > current) least = min(least, picks[e]);
-      current = __reduce_min_sync(~0u, least);
-      bool mine = false;
-#pragma unroll
-      for (int e = 0; e < entries; e++) mine |= picks[e] == current;
-      pickers = __ballot_sync(~0u, mine);
-    }
-    if (current != kNone) {
-      tile = {current * block + piece * kRows, pickers, false};
-      piece = piece + 1 == pieces ? 0 : piece + 1;
-      return true;
-    }
-    if (own_first > own_last) return false;
-    tile = {own_first, ~0u, true};
-    own_first += kRows;
-    return true;
-  }
-  // Calls f(visible), visible(half, key), for the queries from `first` on; a picked tile is seen whole or
-  // not.
-  template <class F> __device__ static void with_visible(const Tile& tile, int first, F&& f) {
-    if (tile.own) return f([&](int half, int key) { return tile.first + key <= first + row_of(half); });
-    const bool seen[2] = {bool((tile.pickers >> (2 * row_of(0))) & 3u),
-                          bool((tile.pickers >> (2 * row_of(1))) & 3u)};
-    f([&](int half, int) { return seen[half]; });
-  }
+// The lists of a head's blocks: a block of threads takes kListRows queries and kListBlocks blocks, after
+// looking through all picks of the head to know how many visits come before.
+constexpr int kListThreads = 1024, kListRows = 512, kListBlocks = kListThreads, kListWords = kListRows / 32;
+struct ListMemory {
+  int picked[kListBlocks], before[kListBlocks];  // by all queries, by those before these
+  unsigned pickers[kListWords][kListBlocks];     // of these queries, a bit each
+  int first_visit[kListBlocks + 1];
+  int sums[32], lower;  // lower: picks of blocks before these
 };
 
-template <int dim, int entries> __global__ void __launch_bounds__(32 * kWarps<dim>)
-    forward(SelectedForward p) {
-  const auto& s = p.shape;
-  const Place here = Place::of<kWarps<dim>>(s.length);
-  if (here.unit >= s.batch * s.heads) return;
-  auto& memory = warp_memory<dim>();
-  const std::int64_t matrix = here.unit / (s.heads / s.kv_heads) * s.length * dim;
-  const bf *k = data<bf>(p.k) + matrix, *v = data<bf>(p.v) + matrix;
-  const int length = int(s.length);
-  using Keys = PickedKeys<entries>;
-
-  Softmax<dim> queries;
-  fetch<dim>(memory[0][0], data<bf>(p.q) + here.row * dim, here.count);
-  mma::copy_commit();
-  Keys keys(p.selected + here.row * p.top, p.top, int(p.block), here.first, here.count);
-  mma::copy_wait<0>();
-  __syncwarp();
-  load_left<dim>(queries.q, memory[0][0]);
-  __syncwarp();
-  walk<dim>(
-      keys, memory,
-      [&](const typename Keys::Tile& tile, bf* to_k, bf* to_v) {
-        fetch<dim>(to_k, k + std::int64_t(tile.first) * dim, length - tile.first);
-        fetch<dim>(to_v, v + std::int64_t(tile.first) * dim, length - tile.first);
-      },
-      [&](const typename Keys::Tile& tile, const bf* tile_k, const bf* tile_v) {
-        Keys::with_visible(tile, here.first, [&](auto visible) {
-          mma::D dot[2];
-          queries.attend(tile_k, tile_v, kLog2e * p.scale, visible, dot);
-        });
-      });
-  queries.finish();
-  queries.write(data<bf>(p.out) + here.row * dim, p.lse + here.row, here.count, memory[0][0]);
+// The sum over the threads before this one; every thread of the block must call it.
+__device__ inline int sum_before(int x, int* sums) {
+  int sum = x;
+#pragma unroll
+  for (int lanes = 1; lanes < 32; lanes *= 2) {
+    const int other = __shfl_up_sync(~0u, sum, lanes);
+    if (lane_id() >= lanes) sum += other;
+  }
+  const int warp = int(threadIdx.x) / 32;
+  if (lane_id() == 31) sums[warp] = sum;
+  __syncthreads();
+  for (int w = 0; w < warp; w++) sum += sums[w];
+  return sum - x;
 }
 
-// Which of 16 queries picked a block: [batch * heads, blocks, query tiles], a bit a query.
-struct Pickers {
-  std::uint16_t* bits;
-  int blocks, query_tiles;
-  __host__ __device__ std::uint16_t* of(std::int64_t unit, int block) const {
-    return bits + (unit * blocks + block) * query_tiles;
+__global__ void __launch_bounds__(kListThreads)
+    make_lists(std::int32_t* numbers, const std::int32_t* selected, Lists lists) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto& memory = *reinterpret_cast<ListMemory*>(shared);
+  const int shares = (lists.rows + kListRows - 1) / kListRows, share = int(blockIdx.x % shares);
+  const std::int64_t unit = blockIdx.x / shares;
+  const int thread = int(threadIdx.x), top = lists.slots - 1, group = lists.rows / lists.length;
+  const int first_row = share * kListRows, rows = min(kListRows, lists.rows - first_row);
+  const int first_block = int(blockIdx.y) * kListBlocks,
+            blocks = min(kListBlocks, lists.blocks - first_block);
+  const std::int32_t* picks = selected + unit * lists.rows * top;
+
+  for (int w = thread; w < blocks; w += kListThreads) {
+    memory.picked[w] = memory.before[w] = 0;
+    for (int word = 0; word < kListWords; word++) memory.pickers[word][w] = 0;
   }
+  if (thread == 0) memory.lower = 0;
+  __syncthreads();
+  int lower = 0;
+  constexpr int kTogether = 8;
+  for (int base = thread; base < lists.rows * top; base += kTogether * kListThreads) {
+    int pick[kTogether];
+#pragma unroll
+    for (int i = 0; i < kTogether; i++) {
+      const int at = base + i * kListThreads;
+      pick[i] = at < lists.rows * top ? picks[at] : -1;
+    }
+#pragma unroll
+    for (int i = 0; i < kTogether; i++) {
+      const int w = pick[i] - first_block;
+      lower += pick[i] >= 0 && w < 0;
+      if (w < 0 || w >= blocks) continue;
+      atomicAdd(&memory.picked[w], 1);
+      if (base + i * kListThreads < first_row * top) atomicAdd(&memory.before[w], 1);
+    }
+  }
+  atomicAdd(&memory.lower, lower);
+  for (int at = thread; at < rows * top; at += kListThreads) {
+    const int w = picks[first_row * top + at] - first_block, row = at / top;
+    if (w >= 0 && w < blocks) atomicOr(&memory.pickers[row / 32][w], 1u << row % 32);
+  }
+  __syncthreads();
+
+  // A block's list: its own queries, head after head, then those that picked it.
+  const auto own = [&](int w) { return min(lists.block, lists.length - (first_block + w) * lists.block); };
+  const int count = thread < blocks ? group * own(thread) + memory.picked[thread] : 0;
+  const int first =
+      memory.lower + group * min(lists.length, first_block * lists.block) + sum_before(count, memory.sums);
+  if (thread <= blocks) memory.first_visit[thread] = first;
+  if (thread == kListThreads - 1) memory.first_visit[blocks] = first + count;
+  __syncthreads();
+  std::int32_t* visits = numbers + lists.visits_at(unit);
+  for (int at = thread; at < rows; at += kListThreads) {
+    const int row = first_row + at, head = row / lists.length, t = row % lists.length;
+    const int w = t / lists.block - first_block;
+    if (w >= 0 && w < blocks)
+      visits[memory.first_visit[w] + head * own(w) + t % lists.block] = visit_of(row, top);
+  }
+  for (int at = thread; at < rows * top; at += kListThreads) {
+    const int w = picks[first_row * top + at] - first_block, row = at / top;
+    if (w < 0 || w >= blocks) continue;
+    int rank = group * own(w) + memory.before[w];
+    for (int word = 0; word < row / 32; word++) rank += __popc(memory.pickers[word][w]);
+    rank += __popc(memory.pickers[row / 32][w] & ((1u << row % 32) - 1));
+    visits[memory.first_visit[w] + rank] = visit_of(first_row + row, at % top);
+  }
+
+  if (share != 0) return;
+  std::int32_t* first_visits = numbers + lists.first_visits_at(unit) + first_block;
+  auto* runs = reinterpret_cast<int4*>(numbers + lists.runs_at(unit));
+  if (thread < blocks) {
+    const int begin = first, end = first + count;
+    first_visits[thread] = begin;
+    const int at = lists.first_run(first_block + thread, begin),
+              past = lists.first_run(first_block + thread + 1, end);
+    for (int r = 0; at + r < past; r++) {
+      const int from = begin + r * kRun;
+      runs[at + r] = from < end ? int4{first_block + thread, from, min(end, from + kRun), count <= kRun}
+                                : int4{-1, 0, 0, 0};
+    }
+  }
+  if (first_block + blocks < lists.blocks) return;
+  const int end = memory.first_visit[blocks];
+  if (thread == 0) first_visits[blocks] = end;
+  for (int at = lists.first_run(lists.blocks, end) + thread; at < lists.runs; at += kListThreads)
+    runs[at] = {-1, 0, 0, 0};
+}
+
+// Parts of queries' results over 16 keys: rows of bf16, and the base-2 logarithms of their sums.
+struct Parts {
+  bf* rows;
+  float* logs;
 };
 
-template <int dim, int entries> __global__ void __launch_bounds__(32 * kWarps<dim>)
-    backward_queries(SelectedBackward p, Pickers all) {
-  const auto& s = p.shape;
-  const Place here = Place::of<kWarps<dim>>(s.length);
-  if (here.unit >= s.batch * s.heads) return;
-  auto& memory = warp_memory<dim>();
-  const std::int64_t matrix = here.unit / (s.heads / s.kv_heads) * s.length * dim;
-  const bf *k = data<bf>(p.k) + matrix, *v = data<bf>(p.v) + matrix;
-  const int length = int(s.length), block = int(p.block);
-  using Keys = PickedKeys<entries>;
+constexpr int kForwardWarps = 4;
+template <int dim> __global__ void __launch_bounds__(32 * kForwardWarps, dim > 64 ? 2 : 4)
+    parts_of_keys(SelectedForward p, Lists lists, Parts parts, std::int64_t first_unit, int units) {
+  const Work work(lists, std::int64_t(blockIdx.x) * kForwardWarps + threadIdx.x / 32, first_unit, units);
+  if (!work.there) return;
+  const std::int64_t first_row = work.unit * lists.length + work.first_key;
+  const bf* q = data<bf>(p.q) + work.unit * lists.rows * dim;
+  const std::int32_t* visits = lists.numbers + lists.visits_at(work.unit);
+  const float scale2 = kLog2e * p.scale;
 
-  Keys keys(p.selected + here.row * p.top, p.top, block, here.first, here.count);
-  const QuerySide<dim> queries(memory, data<bf>(p.q) + here.row * dim, data<bf>(p.dout) + here.row * dim,
-                               data<bf>(p.out) + here.row * dim, p.lse + here.row, p.delta + here.row,
-                               here.count);
-  mma::D dq[dim / 8];
-  walk<dim>(
-      keys, memory,
-      [&](const typename Keys::Tile& tile, bf* to_k, bf* to_v) {
-        fetch<dim>(to_k, k + std::int64_t(tile.first) * dim, length - tile.first);
-        fetch<dim>(to_v, v + std::int64_t(tile.first) * dim, length - tile.first);
-      },
-      [&](const typename Keys::Tile& tile, const bf* tile_k, const bf* tile_v) {
-        if (!tile.own && tile.first % block == 0) {
-          const bool picked = (tile.pickers >> (2 * (lane_id() % kRows))) & 3u;
-          const unsigned bits = __ballot_sync(~0u, picked) & 0xffffu;
-          if (lane_id() == 0) all.of(here.unit, tile.first / block)[here.first / kRows] = std::uint16_t(bits);
+  const auto visit_at = [&](int at, int half) { return visits[min(at + row_of(half), work.run.end - 1)]; };
+  const auto query_of = [&](int visit) { return q + std::int64_t(row_of_visit(visit)) * dim; };
+  int visit[2], next_visit[2], later_visit[2];
+  Rows<dim> queries, next_queries, keys, values;
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    visit[half] = visit_at(work.run.begin, half);
+    next_visit[half] = visit_at(work.run.begin + kRows, half);
+  }
+  keys.load_first(data<bf>(p.k) + first_row * dim, work.keys);
+  values.load_first(data<bf>(p.v) + first_row * dim, work.keys);
+#pragma unroll
+  for (int half = 0; half < 2; half++) queries.load(half, query_of(visit[half]));
+  mma::B columns[dim / 8];  // of the values
+#pragma unroll
+  for (int n = 0; n < dim / 8; n++) columns[n] = values.right_transposed(n);
+
+  for (int at = work.run.begin; at < work.run.end; at += kRows) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      next_queries.load(half, query_of(next_visit[half]));
+      later_visit[half] = visit_at(at + 2 * kRows, half);
+    }
+    mma::D s[2];
+#pragma unroll
+    for (int step = 0; step < dim / 16; step++)
+#pragma unroll
+      for (int n = 0; n < 2; n++) mma::multiply_add(s[n], queries.left(step), keys.right(step, n));
+    float inverse[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int last = lists.last_key(visit[half], work.first_key);
+      float max = -INFINITY, sum = 0;
+#pragma unroll
+      for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int odd = 0; odd < 2; odd++) {
+          float& x = s[n].x[2 * half + odd];
+          x = column_of(n, odd) <= last ? scale2 * x : -INFINITY;
+          max = fmaxf(max, x);
         }
-        mma::D weights[2], ds[2];
-        Keys::with_visible(tile, here.first, [&](auto visible) {
-          queries.look(tile_k, tile_v, p.scale, visible, weights, ds);
-        });
-        add_rows<dim>(dq, mma::as_left(ds[0], ds[1]), tile_k);
-      });
-  store<dim>(data<bf>(p.dq) + here.row * dim, dq, here.count, p.dq.add, memory[0][0]);
+      max = quad_max(max);
+      const float reference = max == -INFINITY ? 0.f : max;
+#pragma unroll
+      for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int odd = 0; odd < 2; odd++) {
+          float& x = s[n].x[2 * half + odd];
+          x = exp2_approx(x - reference);
+          sum += x;
+        }
+      sum = quad_sum(sum);
+      inverse[half] = sum == 0 ? 0.f : 1 / sum;
+      if (lane_id() % 4 == 0 && at + row_of(half) < work.run.end)
+        parts.logs[lists.part(work.local, visit[half], work.piece)] = max + log2f(sum);
+    }
+    const mma::A weights = mma::as_left(s[0], s[1]);
+#pragma unroll
+    for (int r = 0; r < dim / 32; r++) {
+      mma::D out[4];
+#pragma unroll
+      for (int n = 0; n < 4; n++) mma::multiply_add(out[n], weights, columns[4 * r + n]);
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+#pragma unroll
+        for (int n = 0; n < 4; n++)
+          out[n].x[2 * half] *= inverse[half], out[n].x[2 * half + 1] *= inverse[half];
+        if (at + row_of(half) < work.run.end)
+          *reinterpret_cast<uint4*>(parts.rows + lists.part(work.local, visit[half], work.piece) * dim +
+                                    32 * r + lane_id() % 4 * 8) = packed_run(out, half);
+      }
+    }
+    queries = next_queries;
+#pragma unroll
+    for (int half = 0; half < 2; half++) visit[half] = next_visit[half], next_visit[half] = later_visit[half];
+  }
 }
 
-// The queries of a head that see 16 keys: tiles of those in the keys' own block from the keys on, then tiles
-// in which somebody picked it. 32 tiles' bits are looked at together.
-struct Pickings {
-  struct Tile {
-    int first;         // query
-    unsigned pickers;  // a bit a query; own: of no meaning
-    bool own;
+// Puts the parts of a query together: dim / 8 lanes a query, 8 elements each.
+template <int dim> __global__ void __launch_bounds__(256)
+    join_parts(SelectedForward p, Lists lists, Parts parts, std::int64_t first_unit, std::int64_t rows) {
+  const std::int64_t thread = thread_index(), local = thread / (dim / 8),
+                     row = first_unit * lists.rows + local;
+  if (local >= rows) return;
+  const int column = int(thread % (dim / 8)) * 8, top = lists.slots - 1;
+  const std::int32_t* picks = p.selected + row * top;
+  const float* logs = parts.logs + local * lists.slots * lists.pieces;
+  const bf* part = parts.rows + local * lists.slots * lists.pieces * dim + column;
+  // Calls f(part) for those that there are.
+  const auto for_each = [&](auto f) {
+#pragma unroll 5
+    for (int slot = 0; slot <= top; slot++)
+      if (slot == top || picks[slot] >= 0)
+        for (int piece = 0; piece < lists.pieces_of(row, slot); piece++) f(slot * lists.pieces + piece);
   };
-  const std::uint16_t* bits;  // of the block, by query tile; null: it is not complete, nobody can pick it
-  int own_at, own_end, query_tiles, base;
-  unsigned word = 0, waiting = 0;  // the lane's tile's bits; which of the 32 have any
-
-  __device__ Pickings(const std::uint16_t* bits, int first_key, int block_end, int query_tiles)
-      : bits(bits),
-        own_at(first_key),
-        own_end(block_end),
-        query_tiles(query_tiles),
-        base((block_end - 1) / kRows - 32) {}
-
-  __device__ bool next(Tile& tile) {
-    if (own_at < own_end) {
-      tile = {own_at, 0, true};
-      own_at += kRows;
-      return true;
-    }
-    if (!bits) return false;
-    while (waiting == 0) {
-      base += 32;
-      if (base >= query_tiles) return false;
-      word = base + lane_id() < query_tiles ? bits[base + lane_id()] : 0;
-      waiting = __ballot_sync(~0u, word != 0);
-    }
-    const int from = __ffs(waiting) - 1;
-    waiting &= waiting - 1;
-    tile = {(base + from) * kRows, __shfl_sync(~0u, word, from), false};
-    return true;
-  }
-};
-
-// The warps of a block share 16 keys.
-template <int dim> __global__ void __launch_bounds__(32 * kWarps<dim>)
-    backward_keys(SelectedBackward p, Pickers all) {
-  const auto& s = p.shape;
-  const Place here = Place::at_tile(blockIdx.x, s.length);
-  if (here.unit >= s.batch * s.kv_heads) return;
-  auto& memory = warp_memory<dim>();
-  const int length = int(s.length), block = int(p.block), group = int(s.heads / s.kv_heads);
-  const int own = here.first / block, block_end = min(length, (own + 1) * block);
-
-  KeySide<dim> keys(memory, data<bf>(p.k) + here.row * dim, data<bf>(p.v) + here.row * dim, here.count);
-  for (int head = 0; head < group; head++) {
-    const std::int64_t unit = here.unit * group + head, start = unit * s.length;
-    const bf *q = data<bf>(p.q) + start * dim, *dout = data<bf>(p.dout) + start * dim;
-    Share<kWarps<dim>, Pickings> queries{
-        {own < all.blocks ? all.of(unit, own) : nullptr, here.first, block_end, all.query_tiles}};
-    walk<dim>(
-        queries, memory,
-        [&](const Pickings::Tile& tile, bf* to_q, bf* to_dout) {
-          fetch<dim>(to_q, q + std::int64_t(tile.first) * dim, length - tile.first);
-          fetch<dim>(to_dout, dout + std::int64_t(tile.first) * dim, length - tile.first);
-        },
-        [&](const Pickings::Tile& tile, const bf* q_tile, const bf* dout_tile) {
-          keys.collect(q_tile, dout_tile, p.lse + start + tile.first, p.delta + start + tile.first,
-                       min(kRows, (tile.own ? block_end : length) - tile.first), p.scale,
-                       [&](int half, int query) {
-                         return tile.own ? here.first + row_of(half) <= tile.first + query
-                                         : (tile.pickers >> query) & 1u;
-                       });
-        });
-  }
-  if (!add_up<dim>(keys)) return;
-  store<dim>(data<bf>(p.dk) + here.row * dim, keys.dk, here.count, p.dk.add, memory[0][0]);
-  store<dim>(data<bf>(p.dv) + here.row * dim, keys.dv, here.count, p.dv.add, memory[0][0]);
-}
-
-template <class P> bool usual(const P& p) noexcept {
-  return has_dim(p.shape.dim) && p.block % kRows == 0 && p.block <= 1024 && p.top <= kMostPicks &&
-         p.shape.length <= std::numeric_limits<int>::max() / 2 - 1024;
-}
-
-// Calls f(entries): half of a query's picks.
-template <class F> Status by_top(std::int64_t top, F&& f) noexcept {
-  return top <= 4 ? f(std::integral_constant<int, 2>{}) : f(std::integral_constant<int, kMostPicks / 2>{});
+  float max = -INFINITY, sum = 0, out[8] = {};
+  for_each([&](int i) { max = fmaxf(max, logs[i]); });
+  for_each([&](int i) {
+    const float weight = exp2_approx(logs[i] - max);
+    const auto run = load_lanes<8>(part + std::int64_t(i) * dim, 8, true);
+    sum += weight;
+#pragma unroll
+    for (int e = 0; e < 8; e++) out[e] = fmaf(weight, run[e], out[e]);
+  });
+#pragma unroll
+  for (int e = 0; e < 8; e++) out[e] /= sum;
+  put_lanes(data<bf>(p.out) + row * dim + column, out, 8, true, false);
+  if (column == 0) p.lse[row] = (max + log2f(sum)) / kLog2e;
 }
 
 }  // namespace
 
 bool takes_mma(const SelectedForward& p) noexcept {
-  return usual(p) && all_bf16(p.out, p.q, p.k, p.v) && aligned(p.out.p, p.q.p, p.k.p, p.v.p);
-}
-bool takes_mma(const SelectedBackward& p) noexcept {
-  return usual(p) && !p.d_importance && p.pickers &&
-         all_bf16(p.dq, p.dk, p.dv, p.dout, p.out, p.q, p.k, p.v) && p.delta &&
-         aligned(p.dq.p, p.dk.p, p.dv.p, p.dout.p, p.out.p, p.q.p, p.k.p, p.v.p);
+  return selected_on_tiles(p.shape, p.block, p.top) && p.lists && p.parts && all_bf16(p.out, p.q, p.k, p.v) &&
+         aligned(p.out.p, p.q.p, p.k.p, p.v.p);
 }
 
 Status run_mma(Cuda cuda, const SelectedForward& p) noexcept {
-  return by_dim(p.shape.dim, [&](auto d) {
-    return by_top(p.top, [&](auto entries) {
-      constexpr int dim = decltype(d)::value;
-      return launch<dim>(forward<dim, decltype(entries)::value>,
-                         blocks_for_rows<dim>(p.shape.batch * p.shape.heads, p.shape.length), cuda, p);
-    });
-  });
-}
-
-Status run_mma(Cuda cuda, const SelectedBackward& p) noexcept {
   const auto& s = p.shape;
-  const Pickers pickers{p.pickers, int(s.length / p.block), int((s.length + kRows - 1) / kRows)};
-  const std::size_t bytes = std::size_t(selected_pickers(s, p.block)) * sizeof(std::uint16_t);
-  if (auto status = status_of(cudaMemsetAsync(p.pickers, 0, bytes, stream_of(cuda))); !status.ok())
+  const SelectedPlan plan(s, p.block, p.top);
+  const Lists lists(p);
+  const cudaStream_t stream = stream_of(cuda);
+  if (auto status = status_of(cudaFuncSetAttribute(make_lists, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                   int(sizeof(ListMemory))));
+      !status.ok())
     return status;
+  const dim3 grid(unsigned(plan.units * ((plan.rows + kListRows - 1) / kListRows)),
+                  unsigned((plan.blocks + kListBlocks - 1) / kListBlocks));
+  make_lists<<<grid, kListThreads, sizeof(ListMemory), stream>>>(p.lists, p.selected, lists);
+  if (auto status = launched(); !status.ok()) return status;
   return by_dim(s.dim, [&](auto d) {
     constexpr int dim = decltype(d)::value;
-    const auto status = by_top(p.top, [&](auto entries) {
-      return launch<dim>(backward_queries<dim, decltype(entries)::value>,
-                         blocks_for_rows<dim>(s.batch * s.heads, s.length), cuda, p, pickers);
-    });
-    if (!status.ok()) return status;
-    return launch<dim>(backward_keys<dim>, unsigned(s.batch * s.kv_heads * pickers.query_tiles), cuda, p,
-                       pickers);
+    const std::int64_t at_once = plan.units_at_once(dim);
+    const Parts parts{reinterpret_cast<bf*>(p.parts), p.parts + at_once * plan.query_parts() * dim / 2};
+    for (std::int64_t first = 0; first < plan.units; first += at_once) {
+      const std::int64_t units = std::min(at_once, plan.units - first),
+                         warps = units * plan.runs() * plan.pieces, rows = units * plan.rows;
+      parts_of_keys<dim>
+          <<<unsigned((warps + kForwardWarps - 1) / kForwardWarps), 32 * kForwardWarps, 0, stream>>>(
+              p, lists, parts, first, int(units));
+      join_parts<dim>
+          <<<unsigned((rows * (dim / 8) + 255) / 256), 256, 0, stream>>>(p, lists, parts, first, rows);
+    }
+    return launched();
   });
 }
 

@@ -319,9 +319,16 @@ template <int dim> struct KeySide {
                                                    const float* delta, int count, float scale,
                                                    Visible visible) {
     const int query = lane_id() % kRows;
-    float own = lane_id() < kRows ? INFINITY : 0.f;  // lanes 0 .. 15: lse2 (inf: no weight), 16 .. 31: delta
-    if (query < count) own = lane_id() < kRows ? kLog2e * lse[query] : delta[query];
-    mma::D p[2], ds[2];
+    mma::D ds[2];
+    collect(q_tile, dout_tile, query < count ? (lane_id() < kRows ? lse : delta)[query] : 0.f, count, scale,
+            visible, ds);
+  }
+  // The same where lanes 0 .. 15 bring the queries' lse and lanes 16 .. 31 their delta. Leaves dS (scaled),
+  // a row a key.
+  template <class Visible> __device__ void collect(const bf* q_tile, const bf* dout_tile, float number,
+                                                   int count, float scale, Visible visible, mma::D (&ds)[2]) {
+    const float own = lane_id() >= kRows ? number : lane_id() < count ? kLog2e * number : INFINITY;
+    mma::D p[2];
     dots<dim>(p, k, q_tile);
     dots<dim>(ds, v, dout_tile);
 #pragma unroll

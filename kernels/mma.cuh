@@ -96,6 +96,17 @@ __device__ inline void right_transposed(B (&b)[2], const __nv_bfloat16* at, int 
   b[1] = {x[2], x[3]};
 }
 
+// An 8 x 8 matrix held as a register of load_matrices, transposed.
+__device__ inline std::uint32_t transpose(std::uint32_t x) {
+  std::uint32_t y;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+  return y;
+}
+// The left operand a of a product, transposed.
+__device__ inline A transpose(const A& a) {
+  return {transpose(a.x[0]), transpose(a.x[2]), transpose(a.x[1]), transpose(a.x[3])};
+}
+
 // 16 bytes from global to shared memory, in the background; zeros where `valid` is false (`from` must still
 // be a valid address). A group ends at copy_commit(); copy_wait<n>() waits until at most n groups are under
 // way for this thread. A barrier makes them visible to the other threads.

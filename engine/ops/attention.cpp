@@ -93,10 +93,14 @@ void merge(On& on, const Sizes& sizes, const HeadMajor& from, const Tensor& rope
 
 k::Grad grad(const Tensor& t) { return {t.data(), t.dtype(), false}; }
 
-// Memory that the CUDA bodies alone want.
-Tensor card_scratch(Back& back, std::int64_t bytes) {
-  if (back.context().device().kind == DeviceKind::cpu) return {};
-  return back.scratch({std::max<std::int64_t>(1, (bytes + 3) / 4)});
+// Memory that the CUDA bodies alone want, in numbers of 4 bytes.
+Tensor card_scratch(Tape& tape, std::int64_t count, DType dtype = DType::f32) {
+  if (tape.context().device().kind == DeviceKind::cpu || count == 0) return {};
+  return tape.make({count}, dtype);
+}
+Tensor card_scratch(Back& back, std::int64_t count) {
+  if (back.context().device().kind == DeviceKind::cpu || count == 0) return {};
+  return back.scratch({count});
 }
 
 }  // namespace
@@ -168,13 +172,20 @@ struct Sparse {
   NsaParams params;
   Tensor rope, gates;
   HeadMajor x;  // plain for the compressed branch, adjacent for the fine one, halves for the window
-  Tensor ck, cv, selected;  // compressed blocks; picks
+  Tensor ck, cv, selected, lists;  // compressed blocks; picks; who picked a block, as a card keeps it
   Branch compressed, fine, window;
 
   std::int64_t blocks() const { return sizes.length / config.block; }
   std::int64_t picks() const { return std::min(config.select, blocks()); }
   Shape compressed_blocks() const { return {sizes.batch, sizes.heads.kv, blocks(), sizes.heads.dim}; }
   Shape pick_rows() const { return {sizes.batch, sizes.heads.query, sizes.length, picks()}; }
+  // Sizes of what the fine branch's tensor-core body, for bf16, keeps and needs.
+  std::int64_t fine_lists() const {
+    return sizes.dtype == DType::bf16 ? k::selected_lists(sizes.shape(), config.block, picks()) : 0;
+  }
+  std::int64_t fine_parts() const {
+    return sizes.dtype == DType::bf16 ? k::selected_parts(sizes.shape(), config.block, picks()) : 0;
+  }
   Shape gathered() const { return {sizes.batch * sizes.heads.kv * blocks(), sizes.heads.dim * config.block}; }
 
   void check_parameters() const;
@@ -269,16 +280,22 @@ void Sparse::forward(Tape& tape, const Tensor& qkv, const Tensor& y) {
                                                              .top = picks(),
                                                              .scale = sizes.scale()});
   }
-  tape.launch("selected attention", k::SelectedForward{.out = fine.out.out(),
-                                                       .lse = fine.lse.f32(),
-                                                       .q = x.q[kAdjacent],
-                                                       .k = x.k[kAdjacent],
-                                                       .v = x.v[kPlain],
-                                                       .selected = selected.i32(),
-                                                       .shape = sizes.shape(),
-                                                       .block = config.block,
-                                                       .top = picks(),
-                                                       .scale = sizes.scale()});
+  lists = card_scratch(tape, fine_lists(), DType::i32);
+  {
+    Tensor parts = card_scratch(tape, fine_parts());
+    tape.launch("selected attention", k::SelectedForward{.out = fine.out.out(),
+                                                         .lse = fine.lse.f32(),
+                                                         .lists = lists.i32(),
+                                                         .parts = parts.f32(),
+                                                         .q = x.q[kAdjacent],
+                                                         .k = x.k[kAdjacent],
+                                                         .v = x.v[kPlain],
+                                                         .selected = selected.i32(),
+                                                         .shape = sizes.shape(),
+                                                         .block = config.block,
+                                                         .top = picks(),
+                                                         .scale = sizes.scale()});
+  }
   lanes.join(beside);
   tape.launch("gates", k::GatesForward{.y = y.out(),
                                        .compressed = compressed.out,
@@ -339,26 +356,25 @@ void Sparse::backward(Back& back, const Slot& qkv_slot, const Slot& gates_slot) 
 
 void Sparse::fine_backward(Back& back, Tensor dout, const Tensor& d_importance, HeadMajor& d) const {
   Tensor delta = back.scratch(sizes.query_rows());
-  Tensor pickers = card_scratch(
-      back, std::int64_t(sizeof(std::uint16_t)) * k::selected_pickers(sizes.shape(), config.block));
-  back.launch("selected attention backward",
-              k::SelectedBackward{.dq = grad(d.q[kAdjacent]),
-                                  .dk = grad(d.k[kAdjacent]),
-                                  .dv = grad(d.v[kAdjacent]),
-                                  .d_importance = d_importance.f32(),
-                                  .delta = delta.f32(),
-                                  .pickers = static_cast<std::uint16_t*>(pickers.data()),
-                                  .dout = dout,
-                                  .out = fine.out,
-                                  .q = x.q[kAdjacent],
-                                  .k = x.k[kAdjacent],
-                                  .v = x.v[kPlain],
-                                  .lse = fine.lse.f32(),
-                                  .selected = selected.i32(),
-                                  .shape = sizes.shape(),
-                                  .block = config.block,
-                                  .top = picks(),
-                                  .scale = sizes.scale()});
+  Tensor parts = card_scratch(back, fine_parts());
+  back.launch("selected attention backward", k::SelectedBackward{.dq = grad(d.q[kAdjacent]),
+                                                                 .dk = grad(d.k[kAdjacent]),
+                                                                 .dv = grad(d.v[kAdjacent]),
+                                                                 .d_importance = d_importance.f32(),
+                                                                 .delta = delta.f32(),
+                                                                 .lists = lists.i32(),
+                                                                 .parts = parts.f32(),
+                                                                 .dout = dout,
+                                                                 .out = fine.out,
+                                                                 .q = x.q[kAdjacent],
+                                                                 .k = x.k[kAdjacent],
+                                                                 .v = x.v[kPlain],
+                                                                 .lse = fine.lse.f32(),
+                                                                 .selected = selected.i32(),
+                                                                 .shape = sizes.shape(),
+                                                                 .block = config.block,
+                                                                 .top = picks(),
+                                                                 .scale = sizes.scale()});
 }
 
 void Sparse::window_backward(Back& back, Tensor dout, HeadMajor& d) const {
@@ -385,8 +401,7 @@ void Sparse::compressed_backward(Back& back, Tensor dout, const Tensor& d_import
   {
     Tensor parts = back.scratch({sizes.batch * 2, heads.kv, config.memory, heads.dim}),
            delta = back.scratch(sizes.query_rows()),
-           tile_parts =
-               card_scratch(back, std::int64_t(sizeof(float)) * k::compressed_parts(sizes.shape(), blocks()));
+           tile_parts = card_scratch(back, k::compressed_parts(sizes.shape(), blocks()));
     back.launch("compressed attention backward", k::CompressedBackward{.dq = grad(d.q[kPlain]),
                                                                        .dck = grad(dck),
                                                                        .dcv = grad(dcv),
