@@ -148,48 +148,55 @@ template <int dim> __global__ void __launch_bounds__(32)
     }
 }
 
-// Adds up, in order, the parts of dq, dim / 8 lanes a query, and the runs of blocks that have several, a
-// piece of one after the other.
+// Adds up, in order, the parts of dq, dim / 8 lanes a query, and the runs of blocks that have several, a warp
+// 128 numbers.
 constexpr int kSumThreads = 256;
 template <int dim> __global__ void __launch_bounds__(kSumThreads)
     add_parts(SelectedBackward p, Lists lists, Parts parts, std::int64_t first_unit, int units) {
   const std::int64_t thread = thread_index(), local = thread / (dim / 8),
                      row = first_unit * lists.rows + local;
   if (local < std::int64_t(units) * lists.rows) {
-    const int column = int(thread % (dim / 8)) * 8, top = lists.slots - 1;
-    const std::int32_t* picks = p.selected + row * top;
-    const bf* part = parts.rows + local * lists.slots * lists.pieces * dim + column;
+    const int column = int(thread % (dim / 8)) * 8;
+    const bf* part_rows = parts.rows + local * lists.slots * lists.pieces * dim + column;
     float sum[8] = {};
-#pragma unroll 5
-    for (int slot = 0; slot <= top; slot++)
-      if (slot == top || picks[slot] >= 0)
-        for (int piece = 0; piece < lists.pieces_of(row, slot); piece++) {
-          const auto run = load_lanes<8>(part + std::int64_t(slot * lists.pieces + piece) * dim, 8, true);
+    for_parts(lists, p.selected, row, [&](const bool(&there)[kTogether], const int(&part)[kTogether]) {
+      Lanes<8, bf> run[kTogether];
 #pragma unroll
-          for (int e = 0; e < 8; e++) sum[e] += run[e];
-        }
+      for (int j = 0; j < kTogether; j++)
+        if (there[j]) run[j] = load_lanes<8>(part_rows + part[j] * dim, 8, true);
+#pragma unroll
+      for (int j = 0; j < kTogether; j++)
+        if (there[j])
+#pragma unroll
+          for (int e = 0; e < 8; e++) sum[e] += run[j][e];
+    });
     put_lanes(data<bf>(p.dq) + row * dim + column, sum, 8, true, p.dq.add);
   }
 
-  const int pieces = lists.blocks * lists.pieces;  // of a head
-  for (std::int64_t at = blockIdx.x; at < std::int64_t(units) * pieces; at += gridDim.x) {
-    const std::int64_t of = at / pieces, unit = first_unit + of;
-    const int block = int(at % pieces) / lists.pieces, piece = int(at % pieces) % lists.pieces;
+  constexpr int kNumbers = 2 * kRows * dim, kShares = kNumbers / 128;
+  const std::int64_t shares = std::int64_t(units) * lists.blocks * lists.pieces * kShares;
+  for (std::int64_t at = thread / 32; at < shares; at += thread_count() / 32) {
+    const int share = int(at % kShares), piece = int(at / kShares % lists.pieces);
+    const std::int64_t block = at / kShares / lists.pieces % lists.blocks,
+                       of = at / kShares / lists.pieces / lists.blocks, unit = first_unit + of;
     const std::int32_t* first_visits = lists.numbers + lists.first_visits_at(unit) + block;
     const int begin = first_visits[0], runs = (first_visits[1] - begin + kRun - 1) / kRun;
-    const int first_key = block * lists.block + kRows * piece, keys = min(kRows, lists.length - first_key);
     if (runs <= 1) continue;
-    for (int i = int(threadIdx.x); i < 2 * keys * dim; i += kSumThreads) {
-      const int which = i / (keys * dim), element = i % (keys * dim);
-      const std::int64_t stride = std::int64_t(lists.pieces) * 2 * kRows * dim;
-      const float* sums = parts.keys + (of * lists.runs + lists.first_run(block, begin)) * stride +
-                          (piece * 2 + which) * kRows * dim + element;
-      float sum = 0;
+    const std::int64_t stride = std::int64_t(lists.pieces) * kNumbers;
+    const int number = share * 128 + lane_id() * 4, which = number / (kRows * dim),
+              element = number % (kRows * dim);
+    const float* sums = parts.keys + (of * lists.runs + lists.first_run(int(block), begin)) * stride +
+                        piece * kNumbers + number;
+    float sum[4] = {};
 #pragma unroll 8
-      for (int run = 0; run < runs; run++) sum += sums[run * stride];
-      const Grad& to = which == 0 ? p.dk : p.dv;
-      put(data<bf>(to), (unit * lists.length + first_key) * dim + element, sum, to.add);
+    for (int run = 0; run < runs; run++) {
+      const float4 x = *reinterpret_cast<const float4*>(sums + run * stride);
+      sum[0] += x.x, sum[1] += x.y, sum[2] += x.z, sum[3] += x.w;
     }
+    const std::int64_t first_key = block * lists.block + kRows * piece;
+    const Grad& to = which == 0 ? p.dk : p.dv;
+    if (first_key + element / dim < lists.length)
+      put_lanes(data<bf>(to) + (unit * lists.length + first_key) * dim + element, sum, 4, true, to.add);
   }
 }
 

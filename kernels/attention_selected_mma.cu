@@ -129,10 +129,11 @@ struct Parts {
   float* logs;
 };
 
-constexpr int kForwardWarps = 4;
+constexpr int kForwardWarps = 4, kShares = 1;
 template <int dim> __global__ void __launch_bounds__(32 * kForwardWarps, dim > 64 ? 2 : 4)
     parts_of_keys(SelectedForward p, Lists lists, Parts parts, std::int64_t first_unit, int units) {
-  const Work work(lists, std::int64_t(blockIdx.x) * kForwardWarps + threadIdx.x / 32, first_unit, units);
+  const Work work(lists, std::int64_t(blockIdx.x) * kForwardWarps + threadIdx.x / 32, first_unit, units,
+                  kShares);
   if (!work.there) return;
   const std::int64_t first_row = work.unit * lists.length + work.first_key;
   const bf* q = data<bf>(p.q) + work.unit * lists.rows * dim;
@@ -223,25 +224,34 @@ template <int dim> __global__ void __launch_bounds__(256)
   const std::int64_t thread = thread_index(), local = thread / (dim / 8),
                      row = first_unit * lists.rows + local;
   if (local >= rows) return;
-  const int column = int(thread % (dim / 8)) * 8, top = lists.slots - 1;
-  const std::int32_t* picks = p.selected + row * top;
+  const int column = int(thread % (dim / 8)) * 8;
   const float* logs = parts.logs + local * lists.slots * lists.pieces;
-  const bf* part = parts.rows + local * lists.slots * lists.pieces * dim + column;
-  // Calls f(part) for those that there are.
-  const auto for_each = [&](auto f) {
-#pragma unroll 5
-    for (int slot = 0; slot <= top; slot++)
-      if (slot == top || picks[slot] >= 0)
-        for (int piece = 0; piece < lists.pieces_of(row, slot); piece++) f(slot * lists.pieces + piece);
-  };
+  const bf* part_rows = parts.rows + local * lists.slots * lists.pieces * dim + column;
   float max = -INFINITY, sum = 0, out[8] = {};
-  for_each([&](int i) { max = fmaxf(max, logs[i]); });
-  for_each([&](int i) {
-    const float weight = exp2_approx(logs[i] - max);
-    const auto run = load_lanes<8>(part + std::int64_t(i) * dim, 8, true);
-    sum += weight;
+  for_parts(lists, p.selected, row, [&](const bool(&there)[kTogether], const int(&part)[kTogether]) {
+    float log[kTogether], most = max;
+    Lanes<8, bf> run[kTogether];
 #pragma unroll
-    for (int e = 0; e < 8; e++) out[e] = fmaf(weight, run[e], out[e]);
+    for (int j = 0; j < kTogether; j++) {
+      log[j] = there[j] ? logs[part[j]] : -INFINITY;
+      if (there[j]) run[j] = load_lanes<8>(part_rows + part[j] * dim, 8, true);
+    }
+#pragma unroll
+    for (int j = 0; j < kTogether; j++) most = fmaxf(most, log[j]);
+    if (most == -INFINITY) return;
+    const float shrink = exp2_approx(max - most);
+    max = most;
+    sum *= shrink;
+#pragma unroll
+    for (int e = 0; e < 8; e++) out[e] *= shrink;
+#pragma unroll
+    for (int j = 0; j < kTogether; j++)
+      if (there[j]) {
+        const float weight = exp2_approx(log[j] - max);
+        sum += weight;
+#pragma unroll
+        for (int e = 0; e < 8; e++) out[e] = fmaf(weight, run[j][e], out[e]);
+      }
   });
 #pragma unroll
   for (int e = 0; e < 8; e++) out[e] /= sum;
@@ -275,7 +285,7 @@ Status run_mma(Cuda cuda, const SelectedForward& p) noexcept {
     const Parts parts{reinterpret_cast<bf*>(p.parts), p.parts + at_once * plan.query_parts() * dim / 2};
     for (std::int64_t first = 0; first < plan.units; first += at_once) {
       const std::int64_t units = std::min(at_once, plan.units - first),
-                         warps = units * plan.runs() * plan.pieces, rows = units * plan.rows;
+                         warps = units * plan.runs() * plan.pieces * kShares, rows = units * plan.rows;
       parts_of_keys<dim>
           <<<unsigned((warps + kForwardWarps - 1) / kForwardWarps), 32 * kForwardWarps, 0, stream>>>(
               p, lists, parts, first, int(units));

@@ -44,15 +44,33 @@ struct Lists {
     return ((local * rows + row_of_visit(visit)) * slots + slot_of(visit)) * pieces + piece;
   }
   __device__ bool is_own(int visit) const { return slot_of(visit) == slots - 1; }
-  // Pieces of a query's block that have keys for it.
-  __device__ int pieces_of(std::int64_t row, int slot) const {
-    return pieces == 1 || slot < slots - 1 ? pieces : int(row % length) % block / kRows + 1;
-  }
   // The last of 16 keys, counted from `first_key`, that a visitor sees.
   __device__ int last_key(int visit, int first_key) const {
     return is_own(visit) ? row_of_visit(visit) % length - first_key : kRows - 1;
   }
 };
+
+// Calls f(there, part) for the parts of the query in `row`, kTogether at a time in a fixed order: part[j]
+// counts from the query's first and is of no meaning unless there[j].
+constexpr int kTogether = 8;
+template <class F>
+__device__ inline void for_parts(const Lists& lists, const std::int32_t* selected, std::int64_t row, F&& f) {
+  const int top = lists.slots - 1;
+  const int own_pieces = lists.pieces == 1 ? 1 : int(row % lists.length) % lists.block / kRows + 1;
+  const std::int32_t* picks = selected + row * top;
+  for (int piece = 0; piece < lists.pieces; piece++)
+    for (int first = 0; first < lists.slots; first += kTogether) {
+      bool there[kTogether];
+      int part[kTogether];
+#pragma unroll
+      for (int j = 0; j < kTogether; j++) {
+        const int slot = first + j;
+        there[j] = slot < top ? picks[slot] >= 0 : slot == top && piece < own_pieces;
+        part[j] = slot * lists.pieces + piece;
+      }
+      f(there, part);
+    }
+}
 
 // A run of a list and a piece of its block's keys: what a warp takes.
 struct Work {
@@ -62,18 +80,23 @@ struct Work {
   int first_key, keys;  // keys: at most 16
   bool there;
 
-  __device__ Work(const Lists& lists, std::int64_t at, std::int64_t first_unit, int units) {
+  // A run can be cut into `shares`.
+  __device__ Work(const Lists& lists, std::int64_t at, std::int64_t first_unit, int units, int shares = 1) {
     local = at % units;  // heads in turn, so that the longest lists, those of early blocks, come first
     unit = first_unit + local;
-    piece = int(at / units % lists.pieces);
-    index = int(at / units / lists.pieces);
+    at /= units;
+    const int share = int(at % shares);
+    at /= shares;
+    piece = int(at % lists.pieces);
+    index = int(at / lists.pieces);
     there = index < lists.runs;
     if (!there) return;
     const int4 numbers = *reinterpret_cast<const int4*>(lists.numbers + lists.runs_at(unit) + 4 * index);
-    run = {numbers.x, numbers.y, numbers.z, numbers.w};
+    run = {numbers.x, numbers.y + share * (kRun / shares), numbers.z, numbers.w};
+    run.end = min(run.end, run.begin + kRun / shares);
     first_key = run.block * lists.block + kRows * piece;
     keys = min(kRows, lists.length - first_key);
-    there = run.block >= 0 && keys > 0;
+    there = run.begin < run.end && keys > 0;
   }
 };
 
