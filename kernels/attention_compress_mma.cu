@@ -1,7 +1,8 @@
 // Compression on tensor cores: heads of 64 features, blocks of 16 tokens, bf16. A head's weights are a matrix
 // [64 outputs, 1024]; a complete block of tokens, 1024 neighbours in memory, is a row of the other operand.
-// Columns are counted place by place, as the tokens lie, while the weights lie feature by feature: they are
-// turned on their way to shared memory.
+// The weights lie feature by feature, the tokens place by place. Both are cut into eight slices, of 16
+// features and 8 places each, and stay as they lie: what counts is that both operands of a product take the
+// same feature and place for the same step of its depth.
 #include <algorithm>
 #include <limits>
 
@@ -15,11 +16,14 @@ namespace {
 using bf = __nv_bfloat16;
 
 constexpr int kDim = 64, kBlock = 16, kWidth = kDim * kBlock;
-constexpr int kHalf = kBlock / 2;         // places that shared memory holds at once
-constexpr int kHalfWidth = kHalf * kDim;  // columns of those
-constexpr int kStride = kHalfWidth + 8;   // of a row in shared memory: 8 rows fall into different banks
+constexpr int kFeatures = 16, kPlaces = 8, kSlices = 8, kSliceWidth = kFeatures * kPlaces;
 constexpr int kThreads = 256;
-constexpr int kRows = 32;  // blocks of tokens that a block of threads takes
+
+// Which part of the features and places a slice is.
+struct Slice {
+  int feature, place;  // its first ones
+  __device__ explicit Slice(int index) : feature(index / 2 * kFeatures), place(index % 2 * kPlaces) {}
+};
 
 struct Sizes {
   int batch, heads, blocks;
@@ -61,236 +65,259 @@ struct Backward {
         place(data<bf>(p.place)) {}
 };
 
-__device__ inline void load8(const bf* from, bf (&x)[8]) {
-  *reinterpret_cast<uint4*>(x) = *reinterpret_cast<const uint4*>(from);
+constexpr int kOutputs = 32;         // that a block of threads takes
+constexpr int kRows = 32;            // blocks of tokens at once
+constexpr int kStride = kWidth + 8;  // of an output's weights in shared memory: 8 rows in different banks
+constexpr int kTiles = kOutputs / 8, kSums = kRows / 16 * kTiles;  // products of 8 outputs; all of a warp's
+constexpr int kForwardShared =
+    kOutputs * kStride * int(sizeof(bf)) + kSlices * kSums * 32 * int(sizeof(float4));
+static_assert(kSums == kThreads / 32);
+
+__device__ inline void load_pairs(std::uint32_t (&pairs)[kFeatures / 2], const bf* from) {
+#pragma unroll
+  for (int i = 0; i < 2; i++) reinterpret_cast<uint4*>(pairs)[i] = reinterpret_cast<const uint4*>(from)[i];
+}
+__device__ inline std::uint32_t add_pairs(std::uint32_t a, std::uint32_t b) {
+  const __nv_bfloat162 sum =
+      __hadd2(reinterpret_cast<const __nv_bfloat162&>(a), reinterpret_cast<const __nv_bfloat162&>(b));
+  return reinterpret_cast<const std::uint32_t&>(sum);
 }
 
-// weights[o][j][d] of a head for the places [first, first + kHalf), from weight[o][d][j].
-__device__ inline void load_weights(bf* weights, const bf* weight, int first) {
-  const int lane = int(threadIdx.x) % 32;
-#pragma unroll
-  for (int from = 0; from < kDim; from += kThreads / 32) {
-    const int o = from + int(threadIdx.x) / 32;
-    bf even[8], odd[8];
-    load8(weight + std::int64_t(o) * kWidth + 2 * lane * kBlock + first, even);
-    load8(weight + std::int64_t(o) * kWidth + (2 * lane + 1) * kBlock + first, odd);
-#pragma unroll
-    for (int j = 0; j < kHalf; j++) {
-      __nv_bfloat162 both;
-      both.x = even[j], both.y = odd[j];
-      *reinterpret_cast<__nv_bfloat162*>(weights + o * kStride + j * kDim + 2 * lane) = both;
-    }
-  }
-}
-
-// Eight features of a token and of its place, added and rounded: what the weights multiply.
-__device__ inline uint4 placed(const bf* x, const bf* place) {
-  bf a[8], b[8], sum[8];
-  load8(x, a);
-  load8(place, b);
-#pragma unroll
-  for (int e = 0; e < 8; e++) sum[e] = __float2bfloat16_rn(__bfloat162float(a[e]) + __bfloat162float(b[e]));
-  return *reinterpret_cast<const uint4*>(sum);
-}
-
-constexpr int kForwardShared = (kDim + kRows) * kStride * int(sizeof(bf));
-
-// y = bias + rows x weights^T. Warps: 2 tiles of 16 rows x 4 tiles of 16 outputs.
-__global__ void __launch_bounds__(kThreads) forward(Forward keys, Forward values, Sizes s) {
+// y = bias + rows x weights^T, for 32 of the outputs and `groups` times 32 rows. A warp has a slice, and the
+// warps' sums are added up in order.
+__global__ void __launch_bounds__(kThreads, 2) forward(Forward keys, Forward values, Sizes s, int groups) {
   const auto [y, x, weight, bias, place] = blockIdx.z == 0 ? keys : values;
   extern __shared__ __align__(16) bf shared[];
-  bf *weights = shared, *tokens = shared + kDim * kStride;
-  const int h = int(blockIdx.y), first = int(blockIdx.x) * kRows, warp = int(threadIdx.x) / 32;
-  const int tile_row = warp / 4 * 16, tile_out = warp % 4 * 16;
-  mma::D sum[2];
-  for (int place_first = 0; place_first < kBlock; place_first += kHalf) {
-    __syncthreads();
-    load_weights(weights, weight + std::int64_t(h) * kDim * kWidth, place_first);
-#pragma unroll 4
-    for (int at = int(threadIdx.x) * 8; at < kRows * kHalfWidth; at += kThreads * 8) {
-      const int row = at / kHalfWidth, column = at % kHalfWidth;
-      uint4 run{};
-      if (first + row < s.rows())
-        run = placed(x + (s.token(h, first + row) + place_first) * kDim + column,
-                     place + (h * kBlock + place_first) * kDim + column);
-      *reinterpret_cast<uint4*>(tokens + row * kStride + column) = run;
-    }
-    __syncthreads();
-#pragma unroll 8
-    for (int step = 0; step < kHalfWidth; step += 16) {
-      const mma::A a = mma::left(tokens + tile_row * kStride + step, kStride);
-      mma::B b[2];
-      mma::right(b, weights + tile_out * kStride + step, kStride);
-#pragma unroll
-      for (int n = 0; n < 2; n++) mma::multiply_add(sum[n], a, b[n]);
-    }
-  }
-  const int lane = int(threadIdx.x) % 32;
-#pragma unroll
-  for (int n = 0; n < 2; n++)
-#pragma unroll
-    for (int lower = 0; lower < 2; lower++) {
-      const int i = first + tile_row + lane / 4 + 8 * lower, o = tile_out + 8 * n + lane % 4 * 2;
-      if (i >= s.rows()) continue;
-      const __nv_bfloat162 b = *reinterpret_cast<const __nv_bfloat162*>(bias + h * kDim + o);
-      *reinterpret_cast<std::uint32_t*>(y + s.row(h, i) * kDim + o) =
-          mma::pack(sum[n].x[2 * lower] + __low2float(b), sum[n].x[2 * lower + 1] + __high2float(b));
-    }
-}
-
-constexpr int kRowStride = kDim + 8;  // of a row of dy in shared memory
-
-// dx (=|+=) dy x weights, half the places; the tokens behind the last block get 0. Warps: 2 tiles of 16 rows
-// x 4 of 128 columns.
-__global__ void __launch_bounds__(kThreads) backward_tokens(Backward keys, Backward values, Sizes s) {
-  const Backward of = blockIdx.z % 2 == 0 ? keys : values;
-  if (!of.dx.p) return;
-  bf* dx = data<bf>(of.dx);
-  const bf *dy = of.dy, *weight = of.weight;
-  const bool add = of.dx.add;
-  extern __shared__ __align__(16) bf shared[];
-  bf *weights = shared, *rows = shared + kDim * kStride;
-  const int h = int(blockIdx.y), first = int(blockIdx.x) * kRows, place_first = int(blockIdx.z / 2) * kHalf;
-  if (blockIdx.x == 0 && place_first == 0 && !add) {
-    const int behind = int(s.length - std::int64_t(s.blocks) * kBlock) * kDim;
-    for (int b = 0; b < s.batch; b++)
-      for (int at = int(threadIdx.x); at < behind; at += kThreads)
-        dx[((std::int64_t(b) * s.heads + h + 1) * s.length) * kDim - behind + at] = __float2bfloat16_rn(0);
-  }
-  if (s.blocks == 0) return;
-  load_weights(weights, weight + std::int64_t(h) * kDim * kWidth, place_first);
-  for (int at = int(threadIdx.x) * 8; at < kRows * kDim; at += kThreads * 8) {
-    const int row = at / kDim, column = at % kDim;
-    uint4 run{};
-    if (first + row < s.rows())
-      run = *reinterpret_cast<const uint4*>(dy + s.row(h, first + row) * kDim + column);
-    *reinterpret_cast<uint4*>(rows + row * kRowStride + column) = run;
-  }
-  __syncthreads();
+  bf* const weights = shared;
+  auto* const sums = reinterpret_cast<float4*>(shared + kOutputs * kStride);  // [slice][product][lane]
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
-  constexpr int kColumns = kHalfWidth / 4;
-  const int tile_row = warp / 4 * 16, tile_column = warp % 4 * kColumns;
-  mma::D sum[kColumns / 8];
+  const int h = int(blockIdx.y), first_output = int(blockIdx.x) % 2 * kOutputs;
+  const int start = int(blockIdx.x) / 2 * groups * kRows, end = min(s.rows(), start + groups * kRows);
+  const Slice slice(warp);
+  const bf* of_head = weight + std::int64_t(h * kDim + first_output) * kWidth;
 #pragma unroll
-  for (int step = 0; step < kDim; step += 16) {
-    const mma::A a = mma::left(rows + tile_row * kRowStride + step, kRowStride);
+  for (int at = int(threadIdx.x) * 8; at < kOutputs * kWidth; at += kThreads * 8)
+    mma::copy_async(weights + at / kWidth * kStride + at % kWidth, of_head + at);
+  mma::copy_commit();
+
+  const int first_place = slice.place + lane % 4 * 2;  // of the two that a lane holds
+  for (int first = start; first < end; first += kRows) {
+    std::uint32_t tokens[4][2][kFeatures / 2];  // pairs of features, of the rows lane / 4 + 0, 8, 16, 24
 #pragma unroll
-    for (int n = 0; n < kColumns / 8; n += 2) {
-      mma::B b[2];
-      mma::right_transposed(b, weights + step * kStride + tile_column + 8 * n, kStride);
-      mma::multiply_add(sum[n], a, b[0]);
-      mma::multiply_add(sum[n + 1], a, b[1]);
+    for (int i = 0; i < 4; i++) {
+      const int row = first + lane / 4 + 8 * i;
+      const bf* from = x + (s.token(h, min(row, end - 1)) + first_place) * kDim + slice.feature;
+#pragma unroll
+      for (int j = 0; j < 2; j++) load_pairs(tokens[i][j], from + j * kDim);
     }
-  }
 #pragma unroll
-  for (int lower = 0; lower < 2; lower++) {
-    const int i = first + tile_row + lane / 4 + 8 * lower;
-    if (i >= s.rows()) continue;
-    bf* to = dx + (s.token(h, i) + place_first) * kDim + tile_column + lane % 4 * 2;
+    for (int j = 0; j < 2; j++) {
+      std::uint32_t at_place[kFeatures / 2];
+      load_pairs(at_place, place + (h * kBlock + first_place + j) * kDim + slice.feature);
 #pragma unroll
-    for (int n = 0; n < kColumns / 8; n++) {
-      float low = sum[n].x[2 * lower], high = sum[n].x[2 * lower + 1];
-      auto* pair = reinterpret_cast<__nv_bfloat162*>(to + 8 * n);
-      if (add) low += __low2float(*pair), high += __high2float(*pair);
-      *reinterpret_cast<std::uint32_t*>(pair) = mma::pack(low, high);
+      for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int pair = 0; pair < kFeatures / 2; pair++)
+          tokens[i][j][pair] = add_pairs(tokens[i][j][pair], at_place[pair]);
     }
+    if (first == start) {
+      mma::copy_wait<0>();
+      __syncthreads();
+    }
+    mma::D sum[kSums];
+#pragma unroll
+    for (int pair = 0; pair < kFeatures / 2; pair += 2) {
+      mma::A a[2][2];  // [rows][pair]: the depth is 8 places x 2 features
+#pragma unroll
+      for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int t = 0; t < 2; t++)
+#pragma unroll
+          for (int e = 0; e < 4; e++) a[i][t].x[e] = tokens[2 * i + e % 2][e / 2][pair + t];
+#pragma unroll
+      for (int n = 0; n < kTiles; n++) {
+        std::uint32_t w[4];  // of a feature each, two places
+        mma::load_matrices(w, weights + (8 * n + lane % 8) * kStride +
+                                  (slice.feature + 2 * pair + lane / 8) * kBlock + slice.place);
+#pragma unroll
+        for (int t = 0; t < 2; t++) {
+          const mma::B b{
+              {__byte_perm(w[2 * t], w[2 * t + 1], 0x5410), __byte_perm(w[2 * t], w[2 * t + 1], 0x7632)}};
+#pragma unroll
+          for (int i = 0; i < 2; i++) mma::multiply_add(sum[kTiles * i + n], a[i][t], b);
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kSums; i++)
+      sums[(warp * kSums + i) * 32 + lane] = {sum[i].x[0], sum[i].x[1], sum[i].x[2], sum[i].x[3]};
+    __syncthreads();
+    float4 total{};
+#pragma unroll
+    for (int from = 0; from < kSlices; from++) {
+      const float4 part = sums[(from * kSums + warp) * 32 + lane];
+      total.x += part.x, total.y += part.y, total.z += part.z, total.w += part.w;
+    }
+    const int o = first_output + warp % kTiles * 8 + lane % 4 * 2;
+    const __nv_bfloat162 b = *reinterpret_cast<const __nv_bfloat162*>(bias + h * kDim + o);
+    const float low = __low2float(b), high = __high2float(b);
+    const std::uint32_t pairs[2] = {mma::pack(total.x + low, total.y + high),
+                                    mma::pack(total.z + low, total.w + high)};
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int row = first + warp / kTiles * 16 + lane / 4 + 8 * half;
+      if (row < end) *reinterpret_cast<std::uint32_t*>(y + s.row(h, row) * kDim + o) = pairs[half];
+    }
+    __syncthreads();
   }
 }
 
-constexpr int kChunk = 128;                   // rows that shared memory holds at once
-constexpr int kGroup = 8;                     // features that a block of threads takes, with all their places
-constexpr int kGroupWidth = kGroup * kBlock;  // columns of those, place by place
-constexpr int kGroupStride = kGroupWidth + 8;
-constexpr int kParametersShared = kChunk * (kRowStride + kGroupStride) * int(sizeof(bf));
+constexpr int kChunk = 64;                                            // rows of a stage
+constexpr int kStages = 3;                                            // chunks that are there or on their way
+constexpr int kRowStride = kDim + 8, kSliceStride = kSliceWidth + 8;  // 8 rows in different banks
+constexpr int kStageElements = kChunk * (kRowStride + kSliceStride);
+constexpr int kBackwardShared = (kDim * kSliceStride + kStages * kStageElements) * int(sizeof(bf));
 
-// dweight (=|+=) dy^T x rows, dbias (=|+=) the sums of dy over the rows, dplace (=|+=) weights^T x those
-// sums. Warps: 4 tiles of 16 outputs x all 128 columns x every second of the 16-row steps; the two sums of
-// each element are added at the end.
-__global__ void __launch_bounds__(kThreads) backward_parameters(Backward keys, Backward values, Sizes s) {
+// dx (=|+=) dy x weights, dweight (=|+=) dy^T x rows, dbias (=|+=) the sums of dy over the rows, dplace
+// (=|+=) weights^T x those sums, for a slice. The rows of dweight are tokens alone: the places, the same in
+// every block, come in with the sums of dy. Warps: 4 tiles of 16 rows (of outputs, for dweight) x 2 of 8
+// features.
+__global__ void __launch_bounds__(kThreads, 2) backward(Backward keys, Backward values, Sizes s) {
   const auto [dx, dweight, dbias, dplace, dy, x, weight, place] = blockIdx.z == 0 ? keys : values;
   extern __shared__ __align__(16) bf shared[];
-  __shared__ float sums[kThreads / kDim][kDim];
-  bf *rows = shared, *tokens = shared + kChunk * kRowStride;
-  const int h = int(blockIdx.y), feature = int(blockIdx.x) * kGroup, thread = int(threadIdx.x);
-  const int warp = thread / 32, lane = thread % 32, tile_out = warp % 4 * 16, part = warp / 4;
-  mma::D sum[kBlock];  // a tile a place
-  float column_sum = 0;
-  for (int first = 0; first < s.rows(); first += kChunk) {
-    __syncthreads();
-    for (int at = thread * 8; at < kChunk * kDim; at += kThreads * 8) {
-      const int row = at / kDim, column = at % kDim;
-      uint4 run{};
-      if (first + row < s.rows())
-        run = *reinterpret_cast<const uint4*>(dy + s.row(h, first + row) * kDim + column);
-      *reinterpret_cast<uint4*>(rows + row * kRowStride + column) = run;
-    }
-#pragma unroll 4
-    for (int at = thread; at < kChunk * kBlock; at += kThreads) {
-      const int row = at / kBlock, j = at % kBlock;
-      uint4 run{};
-      if (first + row < s.rows())
-        run = placed(x + (s.token(h, first + row) + j) * kDim + feature,
-                     place + (h * kBlock + j) * kDim + feature);
-      *reinterpret_cast<uint4*>(tokens + row * kGroupStride + j * kGroup) = run;
-    }
-    __syncthreads();
-    for (int row = 0; row < kChunk / (kThreads / kDim); row++)
-      column_sum += __bfloat162float(
-          rows[(thread / kDim * (kChunk / (kThreads / kDim)) + row) * kRowStride + thread % kDim]);
+  __shared__ float sums[kDim];
+  bf* const weights = shared;  // [output][feature][place]
+  const int h = int(blockIdx.y), thread = int(threadIdx.x), lane = thread % 32;
+  const int tile = thread / 64 * 16, half_slice = thread / 32 % 2, features = kFeatures / 2;
+  const Slice slice{int(blockIdx.x)};
+  const auto stage = [&](int chunk) {
+    return shared + kDim * kSliceStride + chunk % kStages * kStageElements;
+  };
+  const auto fetch = [&](int chunk) {
+    bf *rows = stage(chunk), *tokens = rows + kChunk * kRowStride;
+    const int first = chunk * kChunk;
 #pragma unroll
-    for (int step = 16 * part; step < kChunk; step += 32) {
-      const mma::A a = mma::left_transposed(rows + step * kRowStride + tile_out, kRowStride);
+    for (int at = thread; at < kChunk * kDim / 8; at += kThreads) {
+      const int row = at / (kDim / 8), column = at % (kDim / 8) * 8;
+      const bool there = first + row < s.rows();
+      mma::copy_async(rows + row * kRowStride + column,
+                      dy + s.row(h, there ? first + row : 0) * kDim + column, there);
+    }
 #pragma unroll
-      for (int j = 0; j < kBlock; j += 2) {
+    for (int at = thread; at < kChunk * kSliceWidth / 8;
+         at += kThreads) {  // [row][half of it][place][feature]
+      const int row = at / (kSliceWidth / 8), j = at / 2 % kPlaces, half = at % 2;
+      const bool there = first + row < s.rows();
+      mma::copy_async(tokens + row * kSliceStride + (half * kPlaces + j) * features,
+                      x + (s.token(h, there ? first + row : 0) + slice.place + j) * kDim + slice.feature +
+                          half * features,
+                      there);
+    }
+  };
+  const int chunks = (s.rows() + kChunk - 1) / kChunk;
+#pragma unroll
+  for (int at = thread; at < kDim * kFeatures; at += kThreads) {
+    const int o = at / kFeatures, d = at % kFeatures;
+    mma::copy_async(weights + o * kSliceStride + d * kPlaces, weight + std::int64_t(h * kDim + o) * kWidth +
+                                                                  (slice.feature + d) * kBlock + slice.place);
+  }
+#pragma unroll
+  for (int chunk = 0; chunk < kStages - 1; chunk++) {
+    if (chunk < chunks) fetch(chunk);
+    mma::copy_commit();
+  }
+  if (blockIdx.x == 0 && dx.p && !dx.add) {  // tokens behind the last block
+    const int behind = int(s.length - std::int64_t(s.blocks) * kBlock) * kDim;
+    for (int b = 0; b < s.batch; b++)
+      for (int at = thread; at < behind; at += kThreads)
+        data<bf>(dx)[((std::int64_t(b) * s.heads + h + 1) * s.length) * kDim - behind + at] =
+            __float2bfloat16_rn(0);
+  }
+
+  mma::D of_weights[kPlaces], of_bias;  // a place each
+  const mma::B ones{{0x3f803f80, 0x3f803f80}};
+  for (int chunk = 0; chunk < chunks; chunk++) {
+    mma::copy_wait<kStages - 2>();
+    __syncthreads();
+    if (chunk + kStages - 1 < chunks) fetch(chunk + kStages - 1);
+    mma::copy_commit();
+    const bf *rows = stage(chunk), *tokens = rows + kChunk * kRowStride + half_slice * kSliceWidth / 2;
+#pragma unroll
+    for (int step = 0; step < kChunk; step += 16) {
+      const mma::A a = mma::left_transposed(rows + step * kRowStride + tile, kRowStride);
+      mma::multiply_add(of_bias, a, ones);
+#pragma unroll
+      for (int j = 0; j < kPlaces; j += 2) {
         mma::B b[2];
-        mma::right_transposed(b, tokens + step * kGroupStride + j * kGroup, kGroupStride);
-        mma::multiply_add(sum[j], a, b[0]);
-        mma::multiply_add(sum[j + 1], a, b[1]);
+        mma::right_transposed(b, tokens + step * kSliceStride + j * features, kSliceStride);
+        mma::multiply_add(of_weights[j], a, b[0]);
+        mma::multiply_add(of_weights[j + 1], a, b[1]);
+      }
+    }
+    if (!dx.p) continue;
+    mma::D of_tokens[kFeatures / 2];  // a feature each: columns are places
+#pragma unroll
+    for (int step = 0; step < kDim; step += 16) {
+      const mma::A a = mma::left(rows + tile * kRowStride + step, kRowStride);
+#pragma unroll
+      for (int d = 0; d < kFeatures / 2; d += 2) {
+        mma::B b[2];
+        mma::right_transposed(b, weights + step * kSliceStride + (half_slice * features + d) * kPlaces,
+                              kSliceStride);
+        mma::multiply_add(of_tokens[d], a, b[0]);
+        mma::multiply_add(of_tokens[d + 1], a, b[1]);
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int row = chunk * kChunk + tile + lane / 4 + 8 * half;
+      if (row >= s.rows()) continue;
+      bf* to = data<bf>(dx) + (s.token(h, row) + slice.place + lane % 4 * 2) * kDim + slice.feature +
+               half_slice * features;
+#pragma unroll
+      for (int odd = 0; odd < 2; odd++) {
+        float value[kFeatures / 2];
+#pragma unroll
+        for (int d = 0; d < kFeatures / 2; d++) value[d] = of_tokens[d].x[2 * half + odd];
+        put_lanes(to + odd * kDim, value, kFeatures / 2, true, dx.add);
       }
     }
   }
-  __syncthreads();
-  sums[thread / kDim][thread % kDim] = column_sum;
-  auto* others = reinterpret_cast<float*>(shared) + warp % 4 * kBlock * 4 * 32 + lane;
-  if (part == 1)
+  mma::copy_wait<0>();
+
+  const int first_d = slice.feature + half_slice * features + lane % 4 * 2;
+  if (lane % 4 == 0 && half_slice == 0)
 #pragma unroll
-    for (int j = 0; j < kBlock; j++)
+    for (int half = 0; half < 2; half++) sums[tile + lane / 4 + 8 * half] = of_bias.x[2 * half];
+  if (dweight.p) {
+    __nv_bfloat162 at_place[kPlaces];
 #pragma unroll
-      for (int e = 0; e < 4; e++) others[(4 * j + e) * 32] = sum[j].x[e];
-  __syncthreads();
-  if (thread < kDim) {
-    float total = 0;
-#pragma unroll
-    for (int slice = 0; slice < kThreads / kDim; slice++) total += sums[slice][thread];
-    sums[0][thread] = total;
-    if (blockIdx.x == 0 && dbias.p) put(data<float>(dbias), h * kDim + thread, total, dbias.add);
-  }
-  if (part == 0 && dweight.p)
+    for (int j = 0; j < kPlaces; j++)
+      at_place[j] =
+          *reinterpret_cast<const __nv_bfloat162*>(place + (h * kBlock + slice.place + j) * kDim + first_d);
 #pragma unroll
     for (int e = 0; e < 4; e++) {
-      const int o = tile_out + lane / 4 + e / 2 * 8, d = feature + lane % 4 * 2 + e % 2;
-      float* to = data<float>(dweight) + (std::int64_t(h) * kDim + o) * kWidth + d * kBlock;
+      const int o = tile + lane / 4 + e / 2 * 8;
+      float value[kPlaces];
 #pragma unroll
-      for (int j = 0; j < kBlock; j += 4) {
-        float4 run{sum[j].x[e] + others[(4 * j + e) * 32], sum[j + 1].x[e] + others[(4 * j + 4 + e) * 32],
-                   sum[j + 2].x[e] + others[(4 * j + 8 + e) * 32],
-                   sum[j + 3].x[e] + others[(4 * j + 12 + e) * 32]};
-        auto* four = reinterpret_cast<float4*>(to + j);
-        if (dweight.add) {
-          const float4 before = *four;
-          run.x += before.x, run.y += before.y, run.z += before.z, run.w += before.w;
-        }
-        *four = run;
-      }
+      for (int j = 0; j < kPlaces; j++)
+        value[j] = fmaf(of_bias.x[e], e % 2 == 0 ? __low2float(at_place[j]) : __high2float(at_place[j]),
+                        of_weights[j].x[e]);
+      put_lanes(data<float>(dweight) + std::int64_t(h * kDim + o) * kWidth + (first_d + e % 2) * kBlock +
+                    slice.place,
+                value, kPlaces, true, dweight.add);
     }
+  }
   __syncthreads();
-  if (dplace.p && thread < kGroupWidth) {
+  if (blockIdx.x == 0 && dbias.p && thread < kDim)
+    put(data<float>(dbias), h * kDim + thread, sums[thread], dbias.add);
+  if (dplace.p && thread < kSliceWidth) {
     float total = 0;
+#pragma unroll 8
     for (int o = 0; o < kDim; o++)
-      total =
-          fmaf(__bfloat162float(weight[(std::int64_t(h) * kDim + o) * kWidth + feature * kBlock + thread]),
-               sums[0][o], total);
-    put(data<float>(dplace), (h * kBlock + thread % kBlock) * kDim + feature + thread / kBlock, total,
+      total = fmaf(__bfloat162float(weights[o * kSliceStride + thread]), sums[o], total);
+    put(data<float>(dplace),
+        (h * kBlock + slice.place + thread % kPlaces) * kDim + slice.feature + thread / kPlaces, total,
         dplace.add);
   }
 }
@@ -315,8 +342,6 @@ template <class Kernel> Status allow_shared(Kernel kernel, int bytes) noexcept {
   return status_of(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
 }
 
-unsigned tiles(const Sizes& s) noexcept { return unsigned(std::max(1, (s.rows() + kRows - 1) / kRows)); }
-
 }  // namespace
 
 bool takes_mma(const CompressPairForward& p) noexcept { return takes(p.keys) && takes(p.values); }
@@ -326,22 +351,20 @@ Status run_mma(Cuda cuda, const CompressPairForward& p) noexcept {
   const Sizes s(p.keys);
   if (s.blocks == 0) return {};
   if (auto status = allow_shared(forward, kForwardShared); !status.ok()) return status;
-  forward<<<dim3(tiles(s), unsigned(s.heads), 2), kThreads, kForwardShared, stream_of(cuda)>>>(
-      Forward(p.keys), Forward(p.values), s);
+  // The weights are read once for all rows of a block of threads: as many rows as leave enough of those.
+  constexpr int kEnough = 256;
+  const std::int64_t all = (s.rows() + kRows - 1) / kRows, parts = 4 * std::int64_t(s.heads);
+  const std::int64_t groups = std::min(all, (all * parts + kEnough - 1) / kEnough);
+  forward<<<dim3(unsigned(2 * ((all + groups - 1) / groups)), unsigned(s.heads), 2), kThreads, kForwardShared,
+            stream_of(cuda)>>>(Forward(p.keys), Forward(p.values), s, int(groups));
   return launched();
 }
 
 Status run_mma(Cuda cuda, const CompressPairBackward& p) noexcept {
   const Sizes s(p.keys);
-  const Backward keys(p.keys), values(p.values);
-  constexpr int kTokensShared = (kDim * kStride + kRows * kRowStride) * int(sizeof(bf));
-  if (auto status = allow_shared(backward_tokens, kTokensShared); !status.ok()) return status;
-  backward_tokens<<<dim3(tiles(s), unsigned(s.heads), 4), kThreads, kTokensShared, stream_of(cuda)>>>(
-      keys, values, s);
-  if (auto status = launched(); !status.ok()) return status;
-  if (auto status = allow_shared(backward_parameters, kParametersShared); !status.ok()) return status;
-  backward_parameters<<<dim3(kDim / kGroup, unsigned(s.heads), 2), kThreads, kParametersShared,
-                        stream_of(cuda)>>>(keys, values, s);
+  if (auto status = allow_shared(backward, kBackwardShared); !status.ok()) return status;
+  backward<<<dim3(kSlices, unsigned(s.heads), 2), kThreads, kBackwardShared, stream_of(cuda)>>>(
+      Backward(p.keys), Backward(p.values), s);
   return launched();
 }
 
