@@ -83,19 +83,21 @@ struct CompressedForward {
   std::int64_t blocks, block, slots, top;
   float scale;
 };
-// The CUDA body's division of the queries for their sums over keys, and those sums:
-// [batch * kv_heads, key tiles, chunks, 2 (key, value), 16, dim].
+// The CUDA body divides the queries into chunks for their sums over keys. Of each chunk it keeps those sums,
+// [2 (key, value), keys, dim] with the keys in whole tiles of 128 or less, and counts which are there.
 constexpr std::int64_t compressed_chunks(std::int64_t length) noexcept {
   return std::min<std::int64_t>(16, (length + 255) / 256);
 }
-constexpr std::int64_t compressed_parts(const AttentionShape& s, std::int64_t blocks) noexcept {
-  return s.batch * s.kv_heads * (1 + (blocks + 15) / 16) * compressed_chunks(s.length) * 2 * 16 * s.dim;
+constexpr std::int64_t compressed_parts(const AttentionShape& s, std::int64_t blocks,
+                                        std::int64_t slots) noexcept {
+  const std::int64_t keys = slots + blocks, padded = keys + std::min<std::int64_t>(keys + 32, 128);
+  return s.batch * s.kv_heads * (compressed_chunks(s.length) * 2 * padded * s.dim + padded) + s.kv_heads;
 }
 struct CompressedBackward {
   Grad dq, dck, dcv, dmemory;
   float* memory_parts;          // scratch [batch, 2, kv_heads, slots, dim], summed over batch in order
   float* delta = nullptr;       // scratch [batch, heads, length] of the CUDA body: sum_j P_j dL/dP_j
-  float* tile_parts = nullptr;  // scratch of the CUDA body, [compressed_parts()]
+  float* tile_parts = nullptr;  // scratch of the CUDA body, [compressed_parts()] numbers
   In dout, out, q, ck, cv, memory;
   const float* lse;
   const std::int32_t* selected;  // with d_importance: the picks that it belongs to

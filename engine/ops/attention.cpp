@@ -401,7 +401,7 @@ void Sparse::compressed_backward(Back& back, Tensor dout, const Tensor& d_import
   {
     Tensor parts = back.scratch({sizes.batch * 2, heads.kv, config.memory, heads.dim}),
            delta = back.scratch(sizes.query_rows()),
-           tile_parts = card_scratch(back, k::compressed_parts(sizes.shape(), blocks()));
+           tile_parts = card_scratch(back, k::compressed_parts(sizes.shape(), blocks(), config.memory));
     back.launch("compressed attention backward", k::CompressedBackward{.dq = grad(d.q[kPlain]),
                                                                        .dck = grad(dck),
                                                                        .dcv = grad(dcv),
