@@ -84,13 +84,13 @@ struct CompressedForward {
   float scale;
 };
 // The CUDA body divides the queries into chunks for their sums over keys. Of each chunk it keeps those sums,
-// [2 (key, value), keys, dim] with the keys in whole tiles of 128 or less, and counts which are there.
+// [2 (key, value), keys, dim] with the keys in whole tiles of 64 or less, and counts which are there.
 constexpr std::int64_t compressed_chunks(std::int64_t length) noexcept {
   return std::min<std::int64_t>(16, (length + 255) / 256);
 }
 constexpr std::int64_t compressed_parts(const AttentionShape& s, std::int64_t blocks,
                                         std::int64_t slots) noexcept {
-  const std::int64_t keys = slots + blocks, padded = keys + std::min<std::int64_t>(keys + 32, 128);
+  const std::int64_t keys = slots + blocks, padded = keys + std::min<std::int64_t>(keys + 32, 64);
   return s.batch * s.kv_heads * (compressed_chunks(s.length) * 2 * padded * s.dim + padded) + s.kv_heads;
 }
 struct CompressedBackward {

@@ -188,8 +188,17 @@ __global__ void __launch_bounds__(kThreads, 2) backward(Backward keys, Backward 
   __shared__ float sums[kDim];
   bf* const weights = shared;  // [output][feature][place]
   const int h = int(blockIdx.y), thread = int(threadIdx.x), lane = thread % 32;
-  const int tile = thread / 64 * 16, half_slice = thread / 32 % 2, features = kFeatures / 2;
+  const int tile = thread / 64 * 16, half_slice = thread / 32 % 2;
+  constexpr int features = kFeatures / 2;
   const Slice slice{int(blockIdx.x)};
+  struct Run {  // eight features of a token: [row][half of the slice][place][feature] in shared memory
+    int row, in_tile, in_block;
+  };
+  const auto run_of = [&](int at) {
+    const int row = at / (kSliceWidth / 8), j = at / 2 % kPlaces, half = at % 2;
+    return Run{row, row * kSliceStride + (half * kPlaces + j) * features,
+               (slice.place + j) * kDim + slice.feature + half * features};
+  };
   const auto stage = [&](int chunk) {
     return shared + kDim * kSliceStride + chunk % kStages * kStageElements;
   };
@@ -204,13 +213,10 @@ __global__ void __launch_bounds__(kThreads, 2) backward(Backward keys, Backward 
                       dy + s.row(h, there ? first + row : 0) * kDim + column, there);
     }
 #pragma unroll
-    for (int at = thread; at < kChunk * kSliceWidth / 8;
-         at += kThreads) {  // [row][half of it][place][feature]
-      const int row = at / (kSliceWidth / 8), j = at / 2 % kPlaces, half = at % 2;
-      const bool there = first + row < s.rows();
-      mma::copy_async(tokens + row * kSliceStride + (half * kPlaces + j) * features,
-                      x + (s.token(h, there ? first + row : 0) + slice.place + j) * kDim + slice.feature +
-                          half * features,
+    for (int at = thread; at < kChunk * kSliceWidth / 8; at += kThreads) {
+      const Run run = run_of(at);
+      const bool there = first + run.row < s.rows();
+      mma::copy_async(tokens + run.in_tile, x + s.token(h, there ? first + run.row : 0) * kDim + run.in_block,
                       there);
     }
   };
@@ -241,7 +247,8 @@ __global__ void __launch_bounds__(kThreads, 2) backward(Backward keys, Backward 
     __syncthreads();
     if (chunk + kStages - 1 < chunks) fetch(chunk + kStages - 1);
     mma::copy_commit();
-    const bf *rows = stage(chunk), *tokens = rows + kChunk * kRowStride + half_slice * kSliceWidth / 2;
+    bf *rows = stage(chunk), *all_tokens = rows + kChunk * kRowStride,
+       *tokens = all_tokens + half_slice * kSliceWidth / 2;
 #pragma unroll
     for (int step = 0; step < kChunk; step += 16) {
       const mma::A a = mma::left_transposed(rows + step * kRowStride + tile, kRowStride);
@@ -268,19 +275,31 @@ __global__ void __launch_bounds__(kThreads, 2) backward(Backward keys, Backward 
         mma::multiply_add(of_tokens[d + 1], a, b[1]);
       }
     }
+    __syncthreads();  // the tokens have been read: dx takes their place, so that neighbours are written
+                      // together
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int row = chunk * kChunk + tile + lane / 4 + 8 * half;
-      if (row >= s.rows()) continue;
-      bf* to = data<bf>(dx) + (s.token(h, row) + slice.place + lane % 4 * 2) * kDim + slice.feature +
-               half_slice * features;
+    for (int half = 0; half < 2; half++)
 #pragma unroll
       for (int odd = 0; odd < 2; odd++) {
-        float value[kFeatures / 2];
+        std::uint32_t run[features / 2];
 #pragma unroll
-        for (int d = 0; d < kFeatures / 2; d++) value[d] = of_tokens[d].x[2 * half + odd];
-        put_lanes(to + odd * kDim, value, kFeatures / 2, true, dx.add);
+        for (int d = 0; d < features; d += 2)
+          run[d / 2] = mma::pack(of_tokens[d].x[2 * half + odd], of_tokens[d + 1].x[2 * half + odd]);
+        const int row = tile + lane / 4 + 8 * half, j = lane % 4 * 2 + odd;
+        *reinterpret_cast<uint4*>(tokens + row * kSliceStride + j * features) = {run[0], run[1], run[2],
+                                                                                 run[3]};
       }
+    __syncthreads();
+#pragma unroll
+    for (int at = thread; at < kChunk * kSliceWidth / 8; at += kThreads) {
+      const Run run = run_of(at);
+      if (chunk * kChunk + run.row >= s.rows()) continue;
+      const auto narrow = *reinterpret_cast<const Lanes<8, bf>*>(all_tokens + run.in_tile);
+      float value[8];
+#pragma unroll
+      for (int e = 0; e < 8; e++) value[e] = narrow[e];
+      put_lanes(data<bf>(dx) + s.token(h, chunk * kChunk + run.row) * kDim + run.in_block, value, 8, true,
+                dx.add);
     }
   }
   mma::copy_wait<0>();
@@ -303,9 +322,22 @@ __global__ void __launch_bounds__(kThreads, 2) backward(Backward keys, Backward 
       for (int j = 0; j < kPlaces; j++)
         value[j] = fmaf(of_bias.x[e], e % 2 == 0 ? __low2float(at_place[j]) : __high2float(at_place[j]),
                         of_weights[j].x[e]);
-      put_lanes(data<float>(dweight) + std::int64_t(h * kDim + o) * kWidth + (first_d + e % 2) * kBlock +
-                    slice.place,
-                value, kPlaces, true, dweight.add);
+      // Two lanes write the eight places of one of them, then of the other: whole sectors.
+      const bool second = lane % 2 == 1;
+#pragma unroll
+      for (int j = 0; j < kPlaces / 2; j++) {
+        const float other = __shfl_xor_sync(~0u, second ? value[j] : value[kPlaces / 2 + j], 1);
+        (second ? value[j] : value[kPlaces / 2 + j]) = other;
+      }
+      float* to = data<float>(dweight) + std::int64_t(h * kDim + o) * kWidth +
+                  (slice.feature + half_slice * features + lane % 4 / 2 * 4 + e % 2) * kBlock + slice.place;
+#pragma unroll
+      for (int turn = 0; turn < 2; turn++) {
+        float four[kPlaces / 2];
+#pragma unroll
+        for (int j = 0; j < kPlaces / 2; j++) four[j] = value[turn * kPlaces / 2 + j];
+        put_lanes(to + 2 * turn * kBlock + (second ? kPlaces / 2 : 0), four, kPlaces / 2, true, dweight.add);
+      }
     }
   }
   __syncthreads();

@@ -8,6 +8,8 @@ namespace {
 
 using namespace compressed;
 
+constexpr int kKeyTeam = 4;  // warps of a block of threads where keys collect
+
 // Sums over queries are divided: a block of threads takes a tile of keys of a key/value head and a chunk of
 // its queries, and leaves what it has in a part of its own, [2 (key, value), keys of a tile, dim]. The last
 // of those that share keys to be done adds the parts up, in order.
@@ -16,10 +18,9 @@ struct Parts {
   std::int32_t *arrived, *memory_arrived;  // [units, key tiles], [kv heads]
   int keys_wide;                           // warps next to each other over the keys; the others share queries
   int key_tiles, query_tiles, chunks, chunk_tiles;
-  template <class P> Parts(const P& p, int team) : sums(p.tile_parts) {
+  template <class P> explicit Parts(const P& p) : sums(p.tile_parts) {
     const std::int64_t rows = p.slots + p.blocks, units = p.shape.batch * p.shape.kv_heads;
-    keys_wide = team;
-    while (keys_wide > 2 && (keys_wide / 2) * kRows >= rows) keys_wide /= 2;
+    keys_wide = rows > kKeyTeam / 2 * kRows ? kKeyTeam : kKeyTeam / 2;
     key_tiles = int((rows + tile_keys() - 1) / tile_keys());
     query_tiles = int((p.shape.length + kTile - 1) / kTile);
     chunks = int(compressed_chunks(p.shape.length));
@@ -33,8 +34,8 @@ struct Parts {
   __device__ int first_chunk(const Sight& sight, int key_tile) const {
     return sight.first_query(key_tile * tile_keys()) / kTile / chunk_tiles;
   }
-  __device__ std::int64_t at(std::int64_t unit, int key_tile, int chunk) const {
-    return (unit * key_tiles + key_tile) * chunks + chunk;
+  __device__ std::int64_t at(unsigned unit, int key_tile, int chunk) const {
+    return (std::int64_t(unit) * key_tiles + key_tile) * chunks + chunk;
   }
 };
 
@@ -51,7 +52,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kTeam<dim>, dim > 64 ?
     const std::int64_t counters = parts.memory_arrived - parts.arrived + p.shape.kv_heads;
     for (std::int64_t i = threadIdx.x; i < counters; i += blockDim.x) parts.arrived[i] = 0;
   }
-  const std::int64_t unit = team.unit / (p.shape.heads / p.shape.kv_heads);
+  const unsigned unit = team.key_unit(p.shape);
   const KeyRows<dim> k(p, p.ck, unit, 0), v(p, p.cv, unit, 1);
   const Sight sight(p);
   extern __shared__ __align__(16) bf shared[];
@@ -98,8 +99,8 @@ template <int dim> __global__ void __launch_bounds__(32 * kTeam<dim>, dim > 64 ?
       [&](int tile, bf* to_k, bf* to_v) {
         const int first = tile * kTile;
         if (first >= rows) return;
-        fetch_tile<dim>(to_k, rows - first, [&](int i) { return k(first + i); });
-        fetch_tile<dim>(to_v, rows - first, [&](int i) { return v(first + i); });
+        fetch_tile<dim, kTeam<dim>>(to_k, rows - first, [&](int i) { return k(first + i); });
+        fetch_tile<dim, kTeam<dim>>(to_v, rows - first, [&](int i) { return v(first + i); });
       },
       [&](int tile, const bf* tile_k, const bf* tile_v) {
         if (team.count <= 0) return;
@@ -150,7 +151,7 @@ template <int dim> __device__ inline bool add_up(Collected<dim>& own, int wide) 
   auto* sums = reinterpret_cast<float2*>(shared) + lane_id();  // [warp - wide][pair][lane]
   const int warp = int(threadIdx.x) / 32;
   constexpr int kPairs = dim / 2;
-  if (wide == kTeam<dim>) return true;
+  if (wide == kKeyTeam) return true;
   __syncthreads();
   if (warp >= wide) {
     int i = (warp - wide) * kPairs;
@@ -158,7 +159,7 @@ template <int dim> __device__ inline bool add_up(Collected<dim>& own, int wide) 
   }
   __syncthreads();
   if (warp >= wide) return false;
-  for (int of = warp; of + wide < kTeam<dim>; of += wide) {
+  for (int of = warp; of + wide < kKeyTeam; of += wide) {
     int i = of * kPairs;
     own.each([&](int, int, int, float& x, float& y) {
       const float2 other = sums[i++ * 32];
@@ -169,7 +170,7 @@ template <int dim> __device__ inline bool add_up(Collected<dim>& own, int wide) 
 }
 
 // Where the gradient of a key (or value) of a unit goes.
-template <int dim> __device__ inline void put_pair(const CompressedBackward& p, std::int64_t unit, int which,
+template <int dim> __device__ inline void put_pair(const CompressedBackward& p, unsigned unit, int which,
                                                    int block, int column, float x, float y) {
   const Grad& to = which == 0 ? p.dck : p.dcv;
   if (!to.p) return;
@@ -181,42 +182,45 @@ template <int dim> __device__ inline void put_pair(const CompressedBackward& p, 
 // The sums over parts, by the whole block of threads: of the blocks in a tile those over chunks, of a head's
 // memory those over sequences and chunks.
 template <int dim> __device__ inline void add_chunks(const CompressedBackward& p, const Parts& parts,
-                                                     std::int64_t unit, int key_tile, int first_chunk) {
-  const int tile_keys = parts.tile_keys(), slots = int(p.slots);
-  const float* from = parts.sums + parts.at(unit, key_tile, 0) * 2 * tile_keys * dim;
-  for (int at = int(threadIdx.x) * 2; at < 2 * tile_keys * dim; at += int(blockDim.x) * 2) {
-    const int block = key_tile * tile_keys + at / dim % tile_keys - slots;
-    if (block < 0 || block >= p.blocks) continue;
-    float2 sum{};
+                                                     unsigned unit, int key_tile, int first_chunk) {
+  const int keys = parts.tile_keys(), stride = 2 * keys * dim;
+  const float* from = parts.sums + parts.at(unit, key_tile, 0) * stride;
+  for (int at = int(threadIdx.x) * 4; at < stride; at += 32 * kKeyTeam * 4) {
+    const int which = at / dim / keys, block = key_tile * keys + at / dim % keys - int(p.slots);
+    const Grad& to = which == 0 ? p.dck : p.dcv;
+    if (block < 0 || block >= p.blocks || !to.p) continue;
+    float sum[4] = {};
+#pragma unroll 8
     for (int chunk = first_chunk; chunk < parts.chunks; chunk++) {
-      const float2 part =
-          *reinterpret_cast<const float2*>(from + std::int64_t(chunk) * 2 * tile_keys * dim + at);
-      sum.x += part.x, sum.y += part.y;
+      const float4 part = *reinterpret_cast<const float4*>(from + std::int64_t(chunk) * stride + at);
+      sum[0] += part.x, sum[1] += part.y, sum[2] += part.z, sum[3] += part.w;
     }
-    put_pair<dim>(p, unit, at / dim / tile_keys, block, at % dim, sum.x, sum.y);
+    put_lanes(data<bf>(to) + (unit * p.blocks + block) * dim + at % dim, sum, 4, true, to.add);
   }
 }
 template <int dim>
-__device__ inline void add_memory(const CompressedBackward& p, const Parts& parts, std::int64_t head) {
-  const int tile_keys = parts.tile_keys(), slots = int(p.slots), count = slots * dim;
-  for (int at = int(threadIdx.x); at < 2 * count; at += int(blockDim.x)) {
+__device__ inline void add_memory(const CompressedBackward& p, const Parts& parts, unsigned head) {
+  const int keys = parts.tile_keys(), stride = 2 * keys * dim, count = int(p.slots) * dim;
+  const std::int64_t next_sequence = std::int64_t(p.shape.kv_heads) * parts.key_tiles * parts.chunks * stride;
+  const int terms = int(p.shape.batch) * parts.chunks;
+  for (int at = int(threadIdx.x); at < 2 * count; at += 32 * kKeyTeam) {
     const int which = at / count, element = at % count;
+    const float* from = parts.sums + parts.at(head, 0, 0) * stride + which * keys * dim + element;
     float sum = 0;
-    for (std::int64_t b = 0; b < p.shape.batch; b++)
-      for (int chunk = 0; chunk < parts.chunks; chunk++)
-        sum += parts.sums[(parts.at(b * p.shape.kv_heads + head, 0, chunk) * 2 + which) * tile_keys * dim +
-                          element];
+#pragma unroll 8
+    for (int i = 0; i < terms; i++)
+      sum += from[i / parts.chunks * next_sequence + std::int64_t(i % parts.chunks) * stride];
     put(data<float>(p.dmemory), (which * p.shape.kv_heads + head) * count + element, sum, p.dmemory.add);
   }
 }
 
-template <int dim> __global__ void __launch_bounds__(32 * kTeam<dim>, 1)
+template <int dim> __global__ void __launch_bounds__(32 * kKeyTeam, dim > 64 ? 1 : 3)
     backward_keys(CompressedBackward p, Parts parts) {
   const auto& s = p.shape;
   const Sight sight(p);
-  const int chunk = int(blockIdx.x % parts.chunks),
-            key_tile = int(blockIdx.x / parts.chunks % parts.key_tiles);
-  const std::int64_t unit = blockIdx.x / parts.chunks / parts.key_tiles;
+  const unsigned tile = blockIdx.x / unsigned(parts.chunks), unit = tile / unsigned(parts.key_tiles);
+  const int chunk = int(blockIdx.x % unsigned(parts.chunks)),
+            key_tile = int(tile % unsigned(parts.key_tiles));
   const int first_chunk = parts.first_chunk(sight, key_tile);
   if (chunk < first_chunk) return;
   extern __shared__ __align__(16) bf shared[];
@@ -243,7 +247,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kTeam<dim>, 1)
             tiles = min(parts.query_tiles, (chunk + 1) * parts.chunk_tiles) - start;
   const auto place = [&](int i, int& query) {
     query = (start + i % tiles) * kTile;
-    return (unit * group + i / tiles) * s.length + query;
+    return (std::int64_t(unit) * group + i / tiles) * s.length + query;
   };
   float own_value = 0;  // on its way to of_queries
   const auto load_of_queries = [&](int i) {
@@ -267,8 +271,8 @@ template <int dim> __global__ void __launch_bounds__(32 * kTeam<dim>, 1)
         int query;
         const std::int64_t row = place(i, query);
         const bf *q = data<bf>(p.q) + row * dim, *dout = data<bf>(p.dout) + row * dim;
-        fetch_tile<dim>(to_q, length - query, [&](int at) { return q + at * dim; });
-        fetch_tile<dim>(to_dout, length - query, [&](int at) { return dout + at * dim; });
+        fetch_tile<dim, kKeyTeam>(to_q, length - query, [&](int at) { return q + at * dim; });
+        fetch_tile<dim, kKeyTeam>(to_dout, length - query, [&](int at) { return dout + at * dim; });
       },
       [&](int i, const bf* tile_q, const bf* tile_dout) {
         if (i == 0) {
@@ -279,7 +283,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kTeam<dim>, 1)
         int query;
         place(i, query);
 #pragma unroll 1
-        for (int part = warp / wide * kPart; part < kTile; part += kTeam<dim> / wide * kPart) {
+        for (int part = warp / wide * kPart; part < kTile; part += kKeyTeam / wide * kPart) {
           const int from = query + part;
           if (from + kPart <= first || from >= length) continue;
           const bf *q = tile_q + part * kStride<dim>, *dout = tile_dout + part * kStride<dim>;
@@ -328,7 +332,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kTeam<dim>, 1)
     });
   }
   if (whole && !has_memory) return;
-  const std::int64_t head = unit % s.kv_heads;
+  const unsigned head = unit % unsigned(s.kv_heads);
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -354,18 +358,18 @@ bool takes_mma(const CompressedBackward& p) noexcept {
 Status run_mma(Cuda cuda, const CompressedBackward& p) noexcept {
   const auto& s = p.shape;
   return by_dim(s.dim, [&](auto d) {
-    constexpr int dim = decltype(d)::value, kThreads = 32 * kTeam<dim>;
-    constexpr int kOwnBytes = kTeam<dim> * kTileElements<dim> * int(sizeof(bf));
-    constexpr int kAddUpBytes = (kTeam<dim> - 2) * dim / 2 * 32 * int(sizeof(float2));
-    const Parts parts(p, kTeam<dim>);
-    if (auto status = launch_team(backward_queries<dim>, teams<dim>(s), kThreads,
-                                  kStagesBytes<dim> + 3 * kOwnBytes, cuda, p, parts);
+    constexpr int dim = decltype(d)::value;
+    constexpr int kRowsBytes = kTileElements<dim> * int(sizeof(bf));  // of the rows of a warp
+    constexpr int kAddUpBytes = (kKeyTeam - kKeyTeam / 2) * dim / 2 * 32 * int(sizeof(float2));
+    const Parts parts(p);
+    if (auto status = launch_team(backward_queries<dim>, teams<dim>(s), 32 * kTeam<dim>,
+                                  kStagesBytes<dim> + 3 * kTeam<dim> * kRowsBytes, cuda, p, parts);
         !status.ok())
       return status;
     const std::int64_t blocks = s.batch * s.kv_heads * parts.key_tiles * parts.chunks;
     if (blocks == 0) return Status{};
-    return launch_team(backward_keys<dim>, unsigned(blocks), kThreads,
-                       std::max(kStagesBytes<dim> + 2 * kOwnBytes, kAddUpBytes), cuda, p, parts);
+    return launch_team(backward_keys<dim>, unsigned(blocks), 32 * kKeyTeam,
+                       std::max(kStagesBytes<dim> + 2 * kKeyTeam * kRowsBytes, kAddUpBytes), cuda, p, parts);
   });
 }
 

@@ -18,10 +18,10 @@ template <int dim> inline constexpr int kStagesBytes = int(sizeof(Stages<dim>));
 
 // A tile into shared memory, in the background, by all warps of a block of threads; row(i) is where row i
 // lies, and rows from `count` (at least 1) on become 0.
-template <int dim, class Row> __device__ inline void fetch_tile(bf* to, int count, Row row) {
+template <int dim, int warps, class Row> __device__ inline void fetch_tile(bf* to, int count, Row row) {
   constexpr int kRuns = dim / 8;
 #pragma unroll
-  for (int at = int(threadIdx.x); at < kTile * kRuns; at += 32 * kTeam<dim>) {
+  for (int at = int(threadIdx.x); at < kTile * kRuns; at += 32 * warps) {
     const int i = at / kRuns, column = at % kRuns * 8;
     const bool there = i < count;
     mma::copy_async(to + i * kStride<dim> + column, row(there ? i : 0) + column, there);
@@ -32,8 +32,9 @@ template <int dim, class Row> __device__ inline void fetch_tile(bf* to, int coun
 template <int dim> struct KeyRows {
   const bf *memory, *blocks;
   int slots;
-  template <class P> __device__ KeyRows(const P& p, const In& of_blocks, std::int64_t unit, int which)
-      : memory(data<bf>(p.memory) + (which * p.shape.kv_heads + unit % p.shape.kv_heads) * p.slots * dim),
+  template <class P> __device__ KeyRows(const P& p, const In& of_blocks, unsigned unit, int which)
+      : memory(data<bf>(p.memory) +
+               (which * p.shape.kv_heads + unit % unsigned(p.shape.kv_heads)) * p.slots * dim),
         blocks(data<bf>(of_blocks) + unit * p.blocks * dim),
         slots(int(p.slots)) {}
   __device__ const bf* operator()(int i) const {
@@ -59,10 +60,11 @@ struct Sight {
 
 // The queries of a block of threads and of its warp. The last ones of every head, which see most, come first.
 struct Team {
-  std::int64_t unit, row;  // row: of the warp's first query, counted over all heads
+  unsigned unit;           // head of a sequence
+  std::int64_t row;        // the warp's first query, counted over all heads
   int first, count, last;  // the warp's queries, none if count <= 0; the block's last query
   template <int dim> __device__ static Team of(const AttentionShape& s) {
-    const std::int64_t units = s.batch * s.heads, tiles = gridDim.x / units;
+    const unsigned units = unsigned(s.batch * s.heads), tiles = gridDim.x / units;
     const int start = int(tiles - 1 - blockIdx.x / units) * kTeamRows<dim>, length = int(s.length);
     Team team;
     team.unit = blockIdx.x % units;
@@ -71,6 +73,10 @@ struct Team {
     team.last = min(length, start + kTeamRows<dim>) - 1;
     team.row = team.unit * s.length + team.first;
     return team;
+  }
+  // The key/value head that this one reads.
+  __device__ unsigned key_unit(const AttentionShape& s) const {
+    return unit / unsigned(s.heads / s.kv_heads);
   }
 };
 template <int dim> unsigned teams(const AttentionShape& s) noexcept {
