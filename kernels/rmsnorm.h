@@ -25,7 +25,7 @@ struct RmsNormBackward {
 };
 
 constexpr std::int64_t rmsnorm_groups(std::int64_t rows) noexcept {
-  return std::min<std::int64_t>(384, (rows + 15) / 16);
+  return std::min<std::int64_t>(1024, (rows + 7) / 8);
 }
 
 Cost cost(const RmsNormForward&);
