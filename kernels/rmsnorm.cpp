@@ -8,8 +8,6 @@
 namespace k {
 namespace {
 
-constexpr std::int64_t kColumns = 64;
-
 // dx of one row; adds to the partial sum of dw.
 void backward_row(const RmsNormBackward& p, std::int64_t r, float* partial) {
   const std::int64_t dim = p.dim;
@@ -44,8 +42,8 @@ Cost cost(const RmsNormForward& p) {
 Cost cost(const RmsNormBackward& p) {
   double n = double(p.rows) * double(p.dim);
   return {10 * n, n * double(size_of(p.dy.t) + size_of(p.x.t)) + traffic(p.dx, n) +
-                      traffic(p.dw, double(p.dim)) + double(p.dim) * double(size_of(p.w.t)) +
-                      4 * double(p.rows)};
+                      4 * double(rmsnorm_groups(p.rows)) * double(p.dim) +
+                      double(p.dim) * double(size_of(p.w.t)) + 4 * double(p.rows)};
 }
 
 Status run(Cpu, const RmsNormForward& p) noexcept {
@@ -67,7 +65,7 @@ Status run(Cpu, const RmsNormForward& p) noexcept {
 }
 
 Status run(Cpu, const RmsNormBackward& p) noexcept {
-  if (!all_f32(p.dx.t, p.dw.t, p.dy.t, p.x.t, p.w.t)) return unsupported_dtype();
+  if (!all_f32(p.dx.t, p.dy.t, p.x.t, p.w.t)) return unsupported_dtype();
   const std::int64_t groups = rmsnorm_groups(p.rows);
 #pragma omp parallel for schedule(static) if (p.rows * p.dim >= kParallelFrom)
   for (std::int64_t g = 0; g < groups; g++) {
@@ -77,17 +75,6 @@ Status run(Cpu, const RmsNormBackward& p) noexcept {
     float* partial = p.partial + g * p.dim;
     std::fill_n(partial, p.dim, 0.f);
     for (std::int64_t r = begin; r < end; r++) backward_row(p, r, partial);
-  }
-  if (!p.dw.p) return {};
-  float* dw = f32(p.dw);
-#pragma omp parallel for schedule(static) if (groups * p.dim >= kParallelFrom)
-  for (std::int64_t first = 0; first < p.dim; first += kColumns) {
-    const std::int64_t width = std::min(kColumns, p.dim - first);
-    float total[kColumns] = {};
-    for (std::int64_t g = 0; g < groups; g++)
-#pragma omp simd
-      for (std::int64_t c = 0; c < width; c++) total[c] += p.partial[g * p.dim + first + c];
-    for (std::int64_t c = 0; c < width; c++) dw[first + c] = p.dw.add ? dw[first + c] + total[c] : total[c];
   }
   return {};
 }

@@ -191,10 +191,9 @@ Status run(Cuda c, const RmsNormForward& p) noexcept {
 
 Status run(Cuda c, const RmsNormBackward& p) noexcept {
   const DType t = p.x.t;
-  if (!holds(p.dy, t) || !holds(p.w, t) || !holds(p.dx, t) || !holds(p.dw, DType::f32))
-    return unsupported_dtype();
+  if (!holds(p.dy, t) || !holds(p.w, t) || !holds(p.dx, t)) return unsupported_dtype();
   const std::int64_t groups = rmsnorm_groups(p.rows);
-  const Status status = by_cuda_dtype(t, [&](auto t) {
+  return by_cuda_dtype(t, [&](auto t) {
     using T = typename decltype(t)::is;
     constexpr int n = kLanes<T>;
     const std::int64_t runs = (p.dim + n - 1) / n;
@@ -218,8 +217,6 @@ Status run(Cuda c, const RmsNormBackward& p) noexcept {
                      return launched();
                    });
   });
-  if (!status.ok() || !p.dw.p) return status;
-  return sum_groups(stream_of(c), data<float>(p.dw), p.partial, groups, p.dim, p.dw.add);
 }
 
 }  // namespace k

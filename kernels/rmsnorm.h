@@ -14,11 +14,10 @@ struct RmsNormForward {
   float eps;
 };
 
-// dw sums over rows in two steps, first within `groups` ranges of rows (row r belongs to group r * groups /
-// rows), then over groups in order, so that its bits depend on the shape alone.
+// dL/dw comes in parts, whose sum over the groups it is: row r belongs to group r * groups / rows.
 struct RmsNormBackward {
-  Grad dx, dw;     // [rows, dim], [dim]; dw is fp32
-  float* partial;  // scratch [rmsnorm_groups(rows), dim]
+  Grad dx;         // [rows, dim]
+  float* partial;  // [rmsnorm_groups(rows), dim]
   In dy, x, w;
   const float* rstd;
   std::int64_t rows, dim;

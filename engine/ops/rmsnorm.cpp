@@ -1,6 +1,7 @@
 #include "kernels/rmsnorm.h"
 
 #include "engine/ops.h"
+#include "kernels/basic.h"
 
 namespace engine {
 
@@ -16,7 +17,6 @@ Tensor ops::rmsnorm(Tape& t, const Tensor& x, Param& weight, float eps) {
   t.record("rmsnorm", {&y}, [x, &weight, rstd, rows, dim](Back& b) {
     Tensor partial = b.scratch({k::rmsnorm_groups(rows), dim});
     b.launch("rmsnorm backward", k::RmsNormBackward{.dx = b.into(x),
-                                                    .dw = b.into(weight),
                                                     .partial = partial.f32(),
                                                     .dy = b.dy(),
                                                     .x = x,
@@ -24,6 +24,13 @@ Tensor ops::rmsnorm(Tape& t, const Tensor& x, Param& weight, float eps) {
                                                     .rstd = rstd.f32(),
                                                     .rows = rows,
                                                     .dim = dim});
+    const std::int64_t groups = k::rmsnorm_groups(rows);
+    b.aside(partial, [&] {
+      Tensor scratch = b.scratch({k::column_sum_groups(groups), dim});
+      b.launch("rmsnorm dweight",
+               k::ColumnSum{
+                   .y = b.into(weight), .x = partial, .partial = scratch.f32(), .rows = groups, .dim = dim});
+    });
   });
   return y;
 }
