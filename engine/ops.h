@@ -45,8 +45,9 @@ Tensor swiglu(Tape&, const Tensor& gate_up);                             // [row
 // Rotation table for `length` positions, [length, dim / 2, 2]: made once a pass, shared by all layers.
 Tensor rope_table(Tape&, std::int64_t length, std::int64_t dim, float base);
 
-// qkv [batch * length, packed] -> [batch * length, query heads * dim]; adjacent-pair rotation, causal.
-Tensor dense_attention(Tape&, const Tensor& qkv, const Tensor& rope, const Heads&, std::int64_t batch);
+// qkv [batch * length, packed] -> [batch * length, query heads * dim]; adjacent-pair rotation, causal. May
+// write into qkv if nobody else holds it.
+Tensor dense_attention(Tape&, Tensor qkv, const Tensor& rope, const Heads&, std::int64_t batch);
 // The three branches and their gates; `gates` [batch * length, 3 * query heads] before the sigmoid. Any
 // length >= 1. `selected_out`, when given, receives the picks, i32 [batch, heads, length, picks] (tests,
 // inspection).

@@ -15,6 +15,31 @@ struct AttentionShape {
   std::int64_t batch, heads, kv_heads, length, dim;
 };
 
+// How the tensors of window attention lie.
+enum class Order : std::uint8_t {
+  heads,   // head-major, as above
+  tokens,  // q, k, v and their gradients are parts of packed rows (kernels/rope.h), each given by its first
+           // element; out and dout are rows [batch * length, heads * dim]
+};
+struct Strides {  // row t of head h of sequence b begins at element b * batch + h * head + t * token
+  std::int64_t batch, head, token;
+};
+struct WindowStrides {
+  Strides queries, keys, outputs;  // of q and dq; of k, v and theirs; of out and dout
+};
+constexpr WindowStrides window_strides(Order order, const AttentionShape& s) noexcept {
+  const auto of = [&](std::int64_t heads, std::int64_t columns) -> Strides {
+    if (order == Order::heads) return {heads * s.length * s.dim, s.length * s.dim, s.dim};
+    return {s.length * columns * s.dim, s.dim, columns * s.dim};
+  };
+  const std::int64_t packed = s.heads + 2 * s.kv_heads;
+  return {of(s.heads, packed), of(s.kv_heads, packed), of(s.heads, s.heads)};
+}
+// Whether dense attention takes Order::tokens, and turns dq and dk back, on this card. Other bodies know
+// head-major tensors alone.
+bool takes_tokens(Cuda, const AttentionShape&, DType) noexcept;
+inline constexpr Status kHeadsOnly{1, "head-major tensors only"};
+
 // ---- window (and dense): query i sees keys max(0, i - reach) .. i. Dense: reach >= length - 1.
 // The reference model's window of W has reach W (W + 1 keys, docs/model.md 1.2), the paper's has reach W - 1.
 struct WindowForward {
@@ -24,6 +49,7 @@ struct WindowForward {
   AttentionShape shape;
   std::int64_t reach;
   float scale;
+  Order order = Order::heads;
 };
 struct WindowBackward {
   Grad dq, dk, dv;
@@ -33,6 +59,9 @@ struct WindowBackward {
   AttentionShape shape;
   std::int64_t reach;
   float scale;
+  Order order = Order::heads;
+  const float* turned = nullptr;  // the table [length, dim / 2, 2] by which q and k were turned, by adjacent
+                                  // pairs: dq and dk are turned back; null: neither
 };
 
 // Two numbers of each query, in whole blocks of 64 queries of a head.

@@ -170,6 +170,24 @@ __device__ __forceinline__ void round_to_operand(std::uint32_t (&p)[N / 2], cons
   for (int i = 0; i < N / 2; i++) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
 }
 
+// Sums turned back (kernels/rope.h, adjacent pairs) by the angles of their rows' positions, which end at
+// `last`.
+template <int D> __device__ __forceinline__ void turn_back(float (&o)[D / 2], const float* table,
+                                                           int position, int last, const Fragment& f) {
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    const float* angles = table + std::int64_t(min(position + 8 * h, last)) * D + f.column;
+#pragma unroll
+    for (int i = 0; i < D / 8; i++) {
+      const float2 angle = __ldg(reinterpret_cast<const float2*>(angles + 8 * i));  // cos, sin
+      float* x = o + 4 * i + 2 * h;
+      const float first = x[0], second = x[1];
+      x[0] = first * angle.x + second * angle.y;
+      x[1] = second * angle.x - first * angle.y;
+    }
+  }
+}
+
 // 64 rows of sums, times a factor per row, rounded to bf16 into a tile.
 template <int D> __device__ __forceinline__ void stage_rows(std::uint32_t block, const float (&o)[D / 2],
                                                             const float (&factor)[2], const Fragment& f) {

@@ -3,6 +3,7 @@
 
 namespace k {
 Status run(Cpu, const WindowForward& p) noexcept {
+  if (p.order != Order::heads) return kHeadsOnly;
   if (!all_f32(p.out.t, p.q.t, p.k.t, p.v.t)) return unsupported_dtype();
   const auto& s = p.shape;
   std::int64_t group = s.heads / s.kv_heads, matrix = s.length * s.dim;
@@ -20,6 +21,7 @@ Status run(Cpu, const WindowForward& p) noexcept {
 }
 
 Status run(Cpu, const WindowBackward& p) noexcept {
+  if (p.order != Order::heads || p.turned) return kHeadsOnly;
   if (!all_f32(p.dq.t, p.dk.t, p.dv.t, p.dout.t, p.out.t, p.q.t, p.k.t, p.v.t)) return unsupported_dtype();
   const auto& s = p.shape;
   std::int64_t group = s.heads / s.kv_heads, matrix = s.length * s.dim;

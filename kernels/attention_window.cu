@@ -93,9 +93,14 @@ template <class L, int R> __global__ void __launch_bounds__(kThreads, 3) backwar
 
 }  // namespace
 
+bool takes_tokens(Cuda cuda, const AttentionShape& s, DType t) noexcept {
+  return t == DType::bf16 && sm90_serves(cuda, s.dim);
+}
+
 Status run(Cuda cuda, const WindowForward& p) noexcept {
   if (!fits(p.shape)) return kTooLong;
   if (sm90_serves(cuda, p.shape, p.reach, p.q, p.k, p.v, p.out)) return forward_sm90(cuda, p);
+  if (p.order != Order::heads) return kHeadsOnly;
   if (takes_mma(p)) return run_mma(cuda, p);
   return by_layout(
       p.shape.dim,
@@ -114,6 +119,7 @@ Status run(Cuda cuda, const WindowBackward& p) noexcept {
   if (!fits(p.shape)) return kTooLong;
   if (aligned(p.delta) && sm90_serves(cuda, p.shape, p.reach, p.q, p.k, p.v, p.out, p.dout, p.dq, p.dk, p.dv))
     return backward_sm90(cuda, p);
+  if (p.order != Order::heads || p.turned) return kHeadsOnly;
   if (takes_mma(p)) return run_mma(cuda, p);
   return by_layout(
       p.shape.dim,

@@ -7,20 +7,21 @@ namespace {
 // The two numbers of every query (query_numbers), zeros past the end. kSharers lanes share a row.
 template <class L> __global__ void __launch_bounds__(kThreads)
     number_kernel(float* to, const float* lse, const __nv_bfloat16* dout, const __nv_bfloat16* out,
-                  std::int64_t units, int length) {
+                  Strides at, std::int64_t units, int heads, int length) {
   const int blocks = (length + sm90::kBlock - 1) / sm90::kBlock;
   const std::int64_t row = global_warp() * L::kRows + lane_id() / L::kSharers;
   const std::int64_t unit = row / (blocks * sm90::kBlock);
   const int i = int(row - unit * blocks * sm90::kBlock);
   const bool valid = unit < units && i < length;
-  const std::int64_t query = valid ? unit * length + i : 0;
+  const std::int64_t batch = unit / heads, head = unit - batch * heads;
+  const std::int64_t element = valid ? batch * at.batch + head * at.head + i * at.token : 0;
   float a[L::kOwn], b[L::kOwn];
-  load_row<L>(dout + query * L::kDim, L::kDim, a);
-  load_row<L>(out + query * L::kDim, L::kDim, b);
+  load_row<L>(dout + element, L::kDim, a);
+  load_row<L>(out + element, L::kDim, b);
   const float delta = row_dot<L>(a, b);
   if (unit >= units || lane_id() % L::kSharers != 0) return;
   to = query_numbers(to, unit, i / sm90::kBlock, blocks) + i % sm90::kBlock;
-  to[0] = valid ? lse[query] * sm90::kLog2E : 0.f;
+  to[0] = valid ? lse[unit * length + i] * sm90::kLog2E : 0.f;
   to[sm90::kBlock] = valid ? delta : 0.f;
 }
 
@@ -30,7 +31,8 @@ template <int D> Status write_numbers(Cuda cuda, const WindowBackward& p) noexce
   const std::int64_t units = s.batch * s.heads,
                      rows = units * ((s.length + sm90::kBlock - 1) / sm90::kBlock) * sm90::kBlock;
   number_kernel<L><<<blocks_of_warps((rows + L::kRows - 1) / L::kRows), kThreads, 0, stream_of(cuda)>>>(
-      p.delta, p.lse, data<__nv_bfloat16>(p.dout), data<__nv_bfloat16>(p.out), units, int(s.length));
+      p.delta, p.lse, data<__nv_bfloat16>(p.dout), data<__nv_bfloat16>(p.out),
+      window_strides(p.order, s).outputs, units, int(s.heads), int(s.length));
   return launched();
 }
 

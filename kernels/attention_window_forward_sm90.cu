@@ -304,10 +304,11 @@ template <class C> Status launch(Cuda cuda, const WindowForward& p) noexcept {
   a.group = int(s.heads / s.kv_heads);
   a.window = int(std::min(p.reach, s.length)) + 1;
   a.scale_log2 = p.scale * kLog2E;
-  for (auto status : {encode(a.q, head_major(p.q.p, s, s.heads), kBlock),
-                      encode(a.out, head_major(p.out.p, s, s.heads), kBlock),
-                      encode(a.k, head_major(p.k.p, s, s.kv_heads), C::kKeys),
-                      encode(a.v, head_major(p.v.p, s, s.kv_heads), C::kKeys),
+  const WindowStrides at = window_strides(p.order, s);
+  for (auto status : {encode(a.q, p.q.p, s, s.heads, at.queries, kBlock),
+                      encode(a.out, p.out.p, s, s.heads, at.outputs, kBlock),
+                      encode(a.k, p.k.p, s, s.kv_heads, at.keys, C::kKeys),
+                      encode(a.v, p.v.p, s, s.kv_heads, at.keys, C::kKeys),
                       make_schedule(a.schedule, cuda, (s.length + C::kQueries - 1) / C::kQueries,
                                     s.batch * s.heads, a.group, 6)})
     if (!status.ok()) return status;

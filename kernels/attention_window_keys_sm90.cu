@@ -62,6 +62,7 @@ struct Arguments {
   int window;  // keys that a query sees, the own one included
   float scale, scale_log2;
   bool want_dk, want_dv, add_dk, add_dv;
+  const float* turned;  // null, or the table by which dK is turned back
   Schedule schedule;
 };
 
@@ -234,6 +235,8 @@ __device__ __forceinline__ void consume(const Arguments& a, SharedMemory<C>& s, 
     }
     skip_blocks(t.ascending ? newer : older);
 
+    if (a.turned) turn_back<D>(dk, a.turned, first_key + f.row, a.length - 1, f);
+
     // dK and dV take the place of this warpgroup's K and V, which nobody reads any more.
     const float one[2] = {1.0f, 1.0f}, factor[2] = {a.scale, a.scale};
     stage_rows<D>(k_block, dk, factor, f);
@@ -289,13 +292,15 @@ template <class C> Status launch(Cuda cuda, const WindowBackward& p) noexcept {
   a.want_dv = p.dv.p != nullptr;
   a.add_dk = p.dk.add;
   a.add_dv = p.dv.add;
+  a.turned = p.turned;
+  const WindowStrides at = window_strides(p.order, s);
   for (auto status :
-       {encode(a.q, head_major(p.q.p, s, s.heads), kBlock),
-        encode(a.k, head_major(p.k.p, s, s.kv_heads), kBlock),
-        encode(a.v, head_major(p.v.p, s, s.kv_heads), kBlock),
-        encode(a.dout, head_major(p.dout.p, s, s.heads), kBlock),
-        encode(a.dk, head_major(a.want_dk ? p.dk.p : p.k.p, s, s.kv_heads), kBlock),
-        encode(a.dv, head_major(a.want_dv ? p.dv.p : p.v.p, s, s.kv_heads), kBlock),
+       {encode(a.q, p.q.p, s, s.heads, at.queries, kBlock),
+        encode(a.k, p.k.p, s, s.kv_heads, at.keys, kBlock),
+        encode(a.v, p.v.p, s, s.kv_heads, at.keys, kBlock),
+        encode(a.dout, p.dout.p, s, s.heads, at.outputs, kBlock),
+        encode(a.dk, a.want_dk ? p.dk.p : p.k.p, s, s.kv_heads, at.keys, kBlock),
+        encode(a.dv, a.want_dv ? p.dv.p : p.v.p, s, s.kv_heads, at.keys, kBlock),
         make_schedule(a.schedule, cuda, (s.length + C::kKeys - 1) / C::kKeys, s.batch * s.kv_heads, 1, 2)})
     if (!status.ok()) return status;
   return launch_tiles(cuda, backward_keys<C>, a.schedule, C::kThreads, shared_bytes<SharedMemory<C>>(), a);

@@ -50,6 +50,7 @@ struct Arguments {
   int window;  // keys that a query sees, the own one included
   float scale, scale_log2;
   bool add;
+  const float* turned;  // null, or the table by which dQ is turned back
   Schedule schedule;
 };
 
@@ -264,6 +265,8 @@ __device__ __forceinline__ void consume(const Arguments& a, SharedMemory<C>& s, 
     release_k();
     for (; block >= t.block_begin; block--) skip_block();
 
+    if (a.turned) turn_back<D>(dq, a.turned, t.first_query + row, a.length - 1, f);
+
     // dQ takes the place of this warpgroup's Q, which nobody reads any more.
     const float factor[2] = {a.scale, a.scale};
     stage_rows<D>(q_block, dq, factor, f);
@@ -315,11 +318,13 @@ template <class C> Status launch(Cuda cuda, const WindowBackward& p) noexcept {
   a.scale = p.scale;
   a.scale_log2 = p.scale * kLog2E;
   a.add = p.dq.add;
-  for (auto status : {encode(a.q, head_major(p.q.p, s, s.heads), kBlock),
-                      encode(a.k, head_major(p.k.p, s, s.kv_heads), kBlock),
-                      encode(a.v, head_major(p.v.p, s, s.kv_heads), kBlock),
-                      encode(a.dout, head_major(p.dout.p, s, s.heads), kBlock),
-                      encode(a.dq, head_major(p.dq.p, s, s.heads), kBlock),
+  a.turned = p.turned;
+  const WindowStrides at = window_strides(p.order, s);
+  for (auto status : {encode(a.q, p.q.p, s, s.heads, at.queries, kBlock),
+                      encode(a.k, p.k.p, s, s.kv_heads, at.keys, kBlock),
+                      encode(a.v, p.v.p, s, s.kv_heads, at.keys, kBlock),
+                      encode(a.dout, p.dout.p, s, s.heads, at.outputs, kBlock),
+                      encode(a.dq, p.dq.p, s, s.heads, at.queries, kBlock),
                       make_schedule(a.schedule, cuda, (s.length + C::kQueries - 1) / C::kQueries,
                                     s.batch * s.heads, a.group, 6)})
     if (!status.ok()) return status;

@@ -7,17 +7,20 @@ namespace k {
 // Shorter windows are not worth tiles of 64 keys.
 inline constexpr std::int64_t kLeastReach = 64;
 
-// Whether these kernels take the arrays of an op: bf16 at multiples of 16 bytes, on a card of that
-// architecture.
-template <class... Arrays>
-bool sm90_serves(Cuda cuda, const AttentionShape& s, std::int64_t reach, const Arrays&... a) noexcept {
-  if (reach < kLeastReach || (s.dim != 64 && s.dim != 128)) return false;
-  if (!all_of_type(DType::bf16, a...) || !aligned(a.p...)) return false;
+// Whether these kernels take heads of this size on this card.
+inline bool sm90_serves(Cuda cuda, std::int64_t dim) noexcept {
   int major = 0, minor = 0;
   const int device = queue_of(cuda).device;
-  return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+  return (dim == 64 || dim == 128) &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
          cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess &&
          major == 9 && minor == 0;
+}
+// Whether they take the arrays of an op: bf16 at multiples of 16 bytes.
+template <class... Arrays>
+bool sm90_serves(Cuda cuda, const AttentionShape& s, std::int64_t reach, const Arrays&... a) noexcept {
+  return reach >= kLeastReach && all_of_type(DType::bf16, a...) && aligned(a.p...) &&
+         sm90_serves(cuda, s.dim);
 }
 
 Status forward_sm90(Cuda, const WindowForward&) noexcept;

@@ -85,6 +85,13 @@ Cost cost(const MergeHeads& p) {
   return {3 * turned + added, double(size_of(p.x.t)) * moved.head_major + traffic(p.x, packed)};
 }
 
+Cost cost(const TurnHeads& p) {
+  const double token = double(p.batch) * double(p.length) * double(p.dim);
+  const double turned = token * double(p.heads + p.kv_heads);
+  const double moved = p.y.p == p.x.p ? turned : packed_elements(p);
+  return {3 * turned, 2 * double(size_of(p.x.t)) * moved};
+}
+
 Status run(Cpu, const RopeTable& p) noexcept {
   std::int64_t half = p.dim / 2;
   for (std::int64_t c = 0; c < half; c++) {
@@ -131,6 +138,16 @@ Status run(Cpu, const MergeHeads& p) noexcept {
       to(rotation, y + major, f32(p.x) + packed, p.table + t * p.dim, p.dim, -1);
       add = true;
     }
+  });
+  return {};
+}
+
+Status run(Cpu, const TurnHeads& p) noexcept {
+  if (!all_f32(p.y.t, p.x.t)) return unsupported_dtype();
+  for_each_head(p, [&](int part, std::int64_t packed, std::int64_t, std::int64_t t) {
+    if (part == 2 && p.y.p == p.x.p) return;
+    move<false>(part == 2 ? Rotation::none : p.rotation, f32(p.x) + packed, f32(p.y) + packed,
+                p.table + t * p.dim, p.dim, 1);
   });
   return {};
 }

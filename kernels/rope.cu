@@ -28,12 +28,21 @@ struct Head {
   const float* angles;
 };
 
+// How many heads of a packed row there are, and how many of them, from the first on, an op looks at.
+template <class P> __host__ __device__ inline std::int64_t heads_of(const P& p) {
+  return p.heads + 2 * p.kv_heads;
+}
+template <class P> __host__ __device__ inline std::int64_t wanted(const P& p) { return heads_of(p); }
+__host__ __device__ inline std::int64_t wanted(const TurnHeads& p) {
+  return heads_of(p) - (p.y.p == p.x.p ? p.kv_heads : 0);
+}
+
 // Calls f(head, item) for the items of all heads that the thread works on.
 template <class P, class F> __device__ inline void for_each_item(const P& p, int items, F f) {
-  const int heads = int(p.heads), kv_heads = int(p.kv_heads), columns = heads + 2 * kv_heads;
+  const int heads = int(p.heads), kv_heads = int(p.kv_heads), columns = int(heads_of(p));
   for (std::int64_t row = grid_row(); row < p.batch * p.length; row += grid_rows()) {
     const unsigned b = unsigned(row) / unsigned(p.length), t = unsigned(row) - b * unsigned(p.length);
-    for (std::int64_t at = grid_item(); at < std::int64_t(columns) * items; at += grid_items()) {
+    for (std::int64_t at = grid_item(); at < wanted(p) * items; at += grid_items()) {
       const int column = int(unsigned(at) / unsigned(items)), item = int(at) - column * items;
       const int part = column < heads ? 0 : column < heads + kv_heads ? 1 : 2;
       const int h = column - (part == 0 ? 0 : part == 1 ? heads : heads + kv_heads);
@@ -147,6 +156,17 @@ template <class T, int most> __global__ void __launch_bounds__(kThreads, most ==
   });
 }
 
+template <class T> __global__ void __launch_bounds__(kThreads) turn(const TurnHeads p) {
+  constexpr int n = kLanes<T>;
+  const int half = int(p.dim / 2);
+  for_each_item(p, half / n, [&](const Head& head, int item) {
+    const Features<T> x(data<T>(p.x) + head.packed, item * n, half);
+    float y[2 * n] = {};
+    add_turned(head.part == 2 ? Rotation::none : p.rotation, x, head.angles, item * n, half, 1, y);
+    store(data<T>(p.y) + head.packed, item * n, half, y);
+  });
+}
+
 // Other heads, a feature at a time: feature i of head x turned; `turn` -1 turns back.
 template <class T>
 __device__ float turned(Rotation rotation, const T* x, int i, int half, const float* angles, float turn) {
@@ -183,11 +203,11 @@ template <class T, class P, class... Pointers> Status launch(Cuda c, const P& p,
                                                              void (*by_features)(const P),
                                                              const Pointers*... used) noexcept {
   constexpr int n = kLanes<T>;
-  const std::int64_t rows = p.batch * p.length, columns = p.heads + 2 * p.kv_heads;
+  const std::int64_t rows = p.batch * p.length;
   constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
-  if (rows > most || columns * p.dim > most) return {1, "more than 2^31 - 1 rows or columns"};
+  if (rows > most || heads_of(p) * p.dim > most) return {1, "more than 2^31 - 1 rows or columns"};
   const bool runs = p.dim % (2 * n) == 0 && aligned(used...);
-  const RowGrid at(rows, columns * (runs ? p.dim / 2 / n : p.dim));
+  const RowGrid at(rows, wanted(p) * (runs ? p.dim / 2 / n : p.dim));
   const auto kernel = runs ? by_runs : by_features;
   kernel<<<at.grid, at.block, 0, stream_of(c)>>>(p);
   return launched();
@@ -222,6 +242,16 @@ Status run(Cuda c, const MergeHeads& p) noexcept {
     const bool one = std::max({given(p.q), given(p.k), given(p.v)}) <= 1;
     return launch<T>(c, p, one ? merge<T, 1> : merge<T, kRotations>, merge_features<T>, p.q[0].p, p.q[1].p,
                      p.q[2].p, p.k[0].p, p.k[1].p, p.k[2].p, p.v[0].p, p.v[1].p, p.v[2].p, p.x.p, p.table);
+  });
+}
+
+Status run(Cuda c, const TurnHeads& p) noexcept {
+  if (p.y.t != p.x.t) return unsupported_dtype();
+  return by_cuda_dtype(p.x.t, [&](auto t) {
+    using T = typename decltype(t)::is;
+    if (p.dim % (2 * kLanes<T>) != 0 || !aligned(p.y.p, p.x.p, p.table))
+      return Status{1, "heads that are not halves of whole 16 bytes"};
+    return launch<T>(c, p, turn<T>, turn<T>, p.y.p, p.x.p, p.table);
   });
 }
 

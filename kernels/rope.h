@@ -41,14 +41,27 @@ struct MergeHeads {
   std::int64_t batch, heads, kv_heads, length, dim;
 };
 
+// y = the packed rows x, the heads of q and k turned. y may be x: v is left alone then. The CUDA body wants
+// halves of heads that are multiples of 16 bytes.
+struct TurnHeads {
+  Out y;
+  In x;
+  Rotation rotation;
+  const float* table;
+  std::int64_t batch, heads, kv_heads, length, dim;
+};
+
 Cost cost(const RopeTable&);
 Cost cost(const SplitHeads&);
 Cost cost(const MergeHeads&);
+Cost cost(const TurnHeads&);
 Status run(Cpu, const RopeTable&) noexcept;
 Status run(Cuda, const RopeTable&) noexcept;
 Status run(Cpu, const SplitHeads&) noexcept;
 Status run(Cuda, const SplitHeads&) noexcept;
 Status run(Cpu, const MergeHeads&) noexcept;
 Status run(Cuda, const MergeHeads&) noexcept;
+Status run(Cpu, const TurnHeads&) noexcept;
+Status run(Cuda, const TurnHeads&) noexcept;
 
 }  // namespace k

@@ -8,20 +8,11 @@
 
 namespace k {
 
-// bf16 rows x[batch, head, position] of `dim` elements, `dim` a multiple of 64; strides in elements,
-// multiples of 8; p at a multiple of 16 bytes.
-struct Rows {
-  const void* p;
-  std::int64_t batch, heads, length, dim;
-  std::int64_t batch_stride, head_stride, row_stride;
-};
-inline Rows head_major(const void* p, const AttentionShape& s, std::int64_t heads) noexcept {
-  return {p, s.batch, heads, s.length, s.dim, heads * s.length * s.dim, s.length * s.dim, s.dim};
-}
-
-// Boxes of 64 elements of `rows` consecutive positions, swizzled ("Tile layout", sm90.cuh), at coordinates
-// (element, position, head, batch).
-inline Status encode(CUtensorMap& map, const Rows& x, int rows) noexcept {
+// Of bf16 rows x[batch, head, position] of `s.dim` elements, a multiple of 64: boxes of 64 elements of `rows`
+// consecutive positions, swizzled ("Tile layout", sm90.cuh), at coordinates (element, position, head, batch).
+// Strides are multiples of 8, p is at a multiple of 16 bytes.
+inline Status encode(CUtensorMap& map, const void* p, const AttentionShape& s, std::int64_t heads,
+                     const Strides& at, int rows) noexcept {
   static const auto encoder = [] {
     void* entry = nullptr;
     cudaDriverEntryPointQueryResult found;
@@ -32,13 +23,13 @@ inline Status encode(CUtensorMap& map, const Rows& x, int rows) noexcept {
   }();
   if (!encoder) return {1, "the driver cannot encode tensor maps"};
   constexpr std::uint64_t kBytes = sizeof(__nv_bfloat16);
-  const std::uint64_t size[] = {std::uint64_t(x.dim), std::uint64_t(x.length), std::uint64_t(x.heads),
-                                std::uint64_t(x.batch)};
-  const std::uint64_t stride[] = {kBytes * std::uint64_t(x.row_stride), kBytes * std::uint64_t(x.head_stride),
-                                  kBytes * std::uint64_t(x.batch_stride)};
+  const std::uint64_t size[] = {std::uint64_t(s.dim), std::uint64_t(s.length), std::uint64_t(heads),
+                                std::uint64_t(s.batch)};
+  const std::uint64_t stride[] = {kBytes * std::uint64_t(at.token), kBytes * std::uint64_t(at.head),
+                                  kBytes * std::uint64_t(at.batch)};
   const std::uint32_t box[] = {64, std::uint32_t(rows), 1, 1}, step[] = {1, 1, 1, 1};
   const CUresult result =
-      encoder(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void*>(x.p), size, stride, box, step,
+      encoder(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void*>(p), size, stride, box, step,
               CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
               CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) return {1, "the driver rejected a tensor map"};

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "engine/error.h"
 
@@ -86,9 +87,9 @@ Tensor Gpt::apply(Tape& t, const Layer& l, const Tensor& x, const Tensor& rope, 
   Tensor mixed;
   {
     const Tensor normed = ops::rmsnorm(t, x, *l.attention_norm, c.kNormEps);
-    const Tensor qkv = ops::linear(t, normed, *l.qkv);
+    Tensor qkv = ops::linear(t, normed, *l.qkv);
     const Tensor heads = c.attention == Attention::dense
-                             ? ops::dense_attention(t, qkv, rope, c.heads, batch)
+                             ? ops::dense_attention(t, std::move(qkv), rope, c.heads, batch)
                              : ops::sparse_attention(t, qkv, ops::linear(t, normed, *l.gate, l.gate_bias),
                                                      rope, l.nsa, c.heads, c.nsa, batch);
     mixed = ops::linear_add(t, heads, *l.out, nullptr, x);

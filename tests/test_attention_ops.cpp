@@ -212,6 +212,30 @@ TEST_CASE("dense attention") {
     });
 }
 
+TEST_CASE("dense attention: over rows that nobody else holds") {
+  for (const Formula& f :
+       {Formula{2, 9, {4, 2, 6}}, Formula{2, 70, {3, 1, 64}}, Formula{1, 65, {2, 2, 128}}}) {
+    const tests::OpCase::Random half{.shape = {f.batch * f.length, f.heads.packed()}, .deviation = 0.7};
+    tests::check({
+        .name = fmt::format("dense attention over a sum, heads of {}", f.heads.dim),
+        .inputs = {half, half},
+        .op =
+            [=](Tape& t, const auto& given) {
+              Tensor rope = ops::rope_table(t, f.length, f.heads.dim, 10000.f);
+              return ops::dense_attention(t, ops::add(t, given.inputs[0], given.inputs[1]), rope, f.heads,
+                                          f.batch);
+            },
+        .reference =
+            [=](const std::vector<Doubles>& v) {
+              Doubles sum = v[0];
+              for (std::size_t i = 0; i < sum.size(); i++) sum[i] += v[1][i];
+              return f.dense({sum});
+            },
+        .stages = 2,
+    });
+  }
+}
+
 TEST_CASE("sparse attention") {
   for (bool diff : {false, true})
     for (std::int64_t length : {1, 3, 4, 5, 9, 22}) {

@@ -136,6 +136,43 @@ TEST_CASE("split heads: writes only what is wanted") {
   CHECK(distance(q.take(), c.formula(x, 0, Rotation::adjacent)) < 3e-6);
 }
 
+TEST_CASE("turn heads: packed rows with q and k turned, in place or elsewhere") {
+  for (std::int64_t kv_heads : {0, 1, 2})
+    for (std::int64_t dim : {2, 6, 64})
+      for (Rotation rotation : kRotations) {
+        const Case c(kv_heads, 17, dim);
+        const Doubles x = random_values(7, c.packed());
+        Doubles expected(x.size());
+        for (int part = 0; part < 3; part++) {
+          const Doubles heads = c.formula(x, part, part < 2 ? rotation : Rotation::none);
+          const std::int64_t count = part == 0 ? c.heads : kv_heads,
+                             first = part == 0 ? 0 : c.heads + (part - 1) * kv_heads;
+          for (std::int64_t i = 0; i < c.size(part); i++) {
+            const std::int64_t row = i / dim, t = row % c.length, head = row / c.length;
+            const std::int64_t at = (head / count * c.length + t) * c.columns() + first + head % count;
+            expected[std::size_t(at * dim + i % dim)] = heads[std::size_t(i)];
+          }
+        }
+        const auto turn = [&](k::Out y, k::In from) {
+          REQUIRE(run(k::Cpu{}, k::TurnHeads{.y = y,
+                                             .x = from,
+                                             .rotation = rotation,
+                                             .table = c.table.data(),
+                                             .batch = c.batch,
+                                             .heads = c.heads,
+                                             .kv_heads = c.kv_heads,
+                                             .length = c.length,
+                                             .dim = c.dim})
+                      .ok());
+        };
+        Guarded elsewhere(c.packed()), here(to_floats(x));
+        turn(elsewhere.out(), in(to_floats(x)));
+        turn(here.out(), {here.data(), k::DType::f32});
+        CHECK(distance(elsewhere.take(), expected) < 3e-6);
+        CHECK(same_bits(here.take(), elsewhere.take()));
+      }
+}
+
 TEST_CASE("merge heads: the transpose of split, summed over what is given") {
   for (std::int64_t kv_heads : {0, 1, 2})
     for (std::int64_t dim : {2, 6, 16, 64})
