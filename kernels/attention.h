@@ -170,7 +170,9 @@ struct SelectedBackward {
 // leaves a part of each query's result. So many key/value heads are under way at once that their parts stay
 // in a card's cache.
 struct SelectedPlan {
-  static constexpr std::int64_t kRun = 128, kMostSlots = 17, kMostParts = 128, kBytesAtOnce = 24 << 20;
+  static constexpr std::int64_t kRun = 128,
+                                kShare = 512;  // visits of a run; queries whose picks are listed together
+  static constexpr std::int64_t kMostSlots = 17, kMostParts = 128, kBytesAtOnce = 24 << 20;
   std::int64_t units, rows, blocks, pieces, slots;  // key/value heads, queries of each; blocks, the last too
   constexpr SelectedPlan(const AttentionShape& s, std::int64_t block, std::int64_t top) noexcept
       : units(s.batch * s.kv_heads),
@@ -191,6 +193,9 @@ struct SelectedPlan {
   constexpr std::int64_t parts(std::int64_t dim) const noexcept {
     return (query_parts() * dim / 2 + std::max(query_parts(), key_parts(dim)) + 3) / 4 * 4;
   }
+  // While lists are made: how often each share of the queries picked a block, in 2 bytes.
+  constexpr std::int64_t shares() const noexcept { return (rows + kShare - 1) / kShare; }
+  constexpr std::int64_t counts() const noexcept { return units * shares() * blocks; }
   constexpr std::int64_t units_at_once(std::int64_t dim) const noexcept {
     return std::clamp<std::int64_t>(kBytesAtOnce / (2 * dim * query_parts()), 1, units);
   }
@@ -209,7 +214,9 @@ constexpr std::int64_t selected_lists(const AttentionShape& s, std::int64_t bloc
 constexpr std::int64_t selected_parts(const AttentionShape& s, std::int64_t block,
                                       std::int64_t top) noexcept {
   const SelectedPlan plan(s, block, top);
-  return selected_on_tiles(s, block, top) ? plan.units_at_once(s.dim) * plan.parts(s.dim) : 0;
+  return selected_on_tiles(s, block, top)
+             ? std::max(plan.units_at_once(s.dim) * plan.parts(s.dim), (plan.counts() + 1) / 2)
+             : 0;
 }
 
 // ---- gates: y[b,t,h*dim+d] = sum over the branches of sigmoid(gates[b,t,3h+branch]) * branch[b,h,t,d].

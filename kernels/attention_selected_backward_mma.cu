@@ -75,7 +75,7 @@ template <int dim> struct KeysMemory {
 
 template <int dim> __global__ void __launch_bounds__(32)
     backward_keys(SelectedBackward p, Lists lists, Parts parts, std::int64_t first_unit, int units) {
-  const Work work(lists, blockIdx.x, first_unit, units);
+  const Work work(lists, blockIdx.x, first_unit, unsigned(units));
   if (!work.there) return;
   extern __shared__ __align__(16) bf shared[];
   auto& memory = *reinterpret_cast<KeysMemory<dim>*>(shared);
@@ -104,7 +104,7 @@ template <int dim> __global__ void __launch_bounds__(32)
       },
       [&](const Visitors::Tile& tile, const bf* q_tile, const bf* dout_tile) {
         const bool some_own = __any_sync(~0u, lists.is_own(tile.visit));
-        const int last = lists.last_key(tile.visit, work.first_key);
+        const int last = some_own ? lists.last_key(tile.visit, work.first_key) : 0;
         mma::D ds[2];
         keys.collect(
             q_tile, dout_tile, tile.number, tile.count, p.scale,
@@ -137,7 +137,8 @@ template <int dim> __global__ void __launch_bounds__(32)
     return;
   }
   float* to =
-      parts.keys + ((work.local * lists.runs + work.index) * lists.pieces + work.piece) * 2 * kRows * dim;
+      parts.keys +
+      ((std::int64_t(work.local) * lists.runs + work.index) * lists.pieces + work.piece) * 2 * kRows * dim;
 #pragma unroll
   for (int n = 0; n < dim / 8; n++)
 #pragma unroll
@@ -148,56 +149,58 @@ template <int dim> __global__ void __launch_bounds__(32)
     }
 }
 
-// Adds up, in order, the parts of dq, dim / 8 lanes a query, and the runs of blocks that have several, a warp
-// 128 numbers.
+// Adds up, in order, the runs of blocks that have several, a warp 256 numbers, and the parts of dq, dim / 8
+// lanes a query.
 constexpr int kSumThreads = 256;
-template <int dim> __global__ void __launch_bounds__(kSumThreads)
+template <int dim> __global__ void __launch_bounds__(kSumThreads, 4)
     add_parts(SelectedBackward p, Lists lists, Parts parts, std::int64_t first_unit, int units) {
-  const std::int64_t thread = thread_index(), local = thread / (dim / 8),
-                     row = first_unit * lists.rows + local;
-  if (local < std::int64_t(units) * lists.rows) {
-    const int column = int(thread % (dim / 8)) * 8;
-    const bf* part_rows = parts.rows + local * lists.slots * lists.pieces * dim + column;
-    float sum[8] = {};
-    for_parts(lists, p.selected, row, [&](const bool(&there)[kTogether], const int(&part)[kTogether]) {
-      Lanes<8, bf> run[kTogether];
-#pragma unroll
-      for (int j = 0; j < kTogether; j++)
-        if (there[j]) run[j] = load_lanes<8>(part_rows + part[j] * dim, 8, true);
-#pragma unroll
-      for (int j = 0; j < kTogether; j++)
-        if (there[j])
-#pragma unroll
-          for (int e = 0; e < 8; e++) sum[e] += run[j][e];
-    });
-    put_lanes(data<bf>(p.dq) + row * dim + column, sum, 8, true, p.dq.add);
-  }
-
-  constexpr int kNumbers = 2 * kRows * dim, kShares = kNumbers / 128;
-  const std::int64_t shares = std::int64_t(units) * lists.blocks * lists.pieces * kShares;
-  for (std::int64_t at = thread / 32; at < shares; at += thread_count() / 32) {
-    const int share = int(at % kShares), piece = int(at / kShares % lists.pieces);
-    const std::int64_t block = at / kShares / lists.pieces % lists.blocks,
-                       of = at / kShares / lists.pieces / lists.blocks, unit = first_unit + of;
+  constexpr int kNumbers = 2 * kRows * dim, kWarpsOfTile = kNumbers / 256;
+  const unsigned tiles = unsigned(units) * unsigned(lists.blocks) * unsigned(lists.pieces);
+  for (auto at = unsigned(thread_index() / 32); at < tiles * kWarpsOfTile;
+       at += unsigned(thread_count() / 32)) {
+    const int tile = int(at / kWarpsOfTile), piece = tile % lists.pieces,
+              block = tile / lists.pieces % lists.blocks, local = tile / lists.pieces / lists.blocks;
+    const std::int64_t unit = first_unit + local;
     const std::int32_t* first_visits = lists.numbers + lists.first_visits_at(unit) + block;
     const int begin = first_visits[0], runs = (first_visits[1] - begin + kRun - 1) / kRun;
     if (runs <= 1) continue;
     const std::int64_t stride = std::int64_t(lists.pieces) * kNumbers;
-    const int number = share * 128 + lane_id() * 4, which = number / (kRows * dim),
+    const int number = int(at % kWarpsOfTile) * 256 + lane_id() * 8, which = number / (kRows * dim),
               element = number % (kRows * dim);
-    const float* sums = parts.keys + (of * lists.runs + lists.first_run(int(block), begin)) * stride +
+    const float* sums = parts.keys +
+                        (std::int64_t(local) * lists.runs + lists.first_run(block, begin)) * stride +
                         piece * kNumbers + number;
-    float sum[4] = {};
-#pragma unroll 8
+    float sum[8] = {};
+#pragma unroll 4
     for (int run = 0; run < runs; run++) {
-      const float4 x = *reinterpret_cast<const float4*>(sums + run * stride);
-      sum[0] += x.x, sum[1] += x.y, sum[2] += x.z, sum[3] += x.w;
+      const auto numbers = *reinterpret_cast<const Lanes<8, float>*>(sums + run * stride);
+#pragma unroll
+      for (int e = 0; e < 8; e++) sum[e] += numbers[e];
     }
-    const std::int64_t first_key = block * lists.block + kRows * piece;
+    const std::int64_t first_key = std::int64_t(block) * lists.block + kRows * piece;
     const Grad& to = which == 0 ? p.dk : p.dv;
     if (first_key + element / dim < lists.length)
-      put_lanes(data<bf>(to) + (unit * lists.length + first_key) * dim + element, sum, 4, true, to.add);
+      put_lanes(data<bf>(to) + (unit * lists.length + first_key) * dim + element, sum, 8, true, to.add);
   }
+
+  const std::int64_t thread = thread_index(), local = thread / (dim / 8),
+                     row = first_unit * lists.rows + local;
+  if (local >= std::int64_t(units) * lists.rows) return;
+  const int column = int(thread % (dim / 8)) * 8;
+  const bf* part_rows = parts.rows + local * lists.slots * lists.pieces * dim + column;
+  float sum[8] = {};
+  for_parts(lists, p.selected, row, [&](const bool(&there)[kTogether], const int(&part)[kTogether]) {
+    uint4 run[kTogether] = {};
+#pragma unroll
+    for (int j = 0; j < kTogether; j++)
+      if (there[j]) run[j] = *reinterpret_cast<const uint4*>(part_rows + part[j] * dim);
+#pragma unroll
+    for (int j = 0; j < kTogether; j++)
+      if (there[j])
+#pragma unroll
+        for (int e = 0; e < 8; e++) sum[e] += element_of(run[j], e);
+  });
+  put_lanes(data<bf>(p.dq) + row * dim + column, sum, 8, true, p.dq.add);
 }
 
 }  // namespace
@@ -216,9 +219,7 @@ Status run_mma(Cuda cuda, const SelectedBackward& p) noexcept {
   const cudaStream_t stream = stream_of(cuda);
   return by_dim(s.dim, [&](auto d) {
     constexpr int dim = decltype(d)::value;
-    if (auto status = status_of(cudaFuncSetAttribute(
-            backward_keys<dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(sizeof(KeysMemory<dim>))));
-        !status.ok())
+    if (auto status = with_shared_memory(backward_keys<dim>, sizeof(KeysMemory<dim>)); !status.ok())
       return status;
     const auto blocks_for_parts = [](std::int64_t rows) { return unsigned((rows * (dim / 8) + 255) / 256); };
     write_delta<dim><<<blocks_for_parts(plan.units * plan.rows), 256, 0, stream>>>(p, plan.units * plan.rows);

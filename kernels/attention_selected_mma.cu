@@ -10,15 +10,65 @@ namespace {
 
 using namespace selected;
 
-// The lists of a head's blocks: a block of threads takes kListRows queries and kListBlocks blocks, after
-// looking through all picks of the head to know how many visits come before.
-constexpr int kListThreads = 1024, kListRows = 512, kListBlocks = kListThreads, kListWords = kListRows / 32;
+// The lists of a head's blocks: a block of threads takes a share of the queries and kListBlocks blocks, a
+// thread each.
+constexpr int kListThreads = 1024, kListBlocks = kListThreads, kShare = int(SelectedPlan::kShare),
+              kListWords = kShare / 32;
 struct ListMemory {
-  int picked[kListBlocks], before[kListBlocks];  // by all queries, by those before these
-  unsigned pickers[kListWords][kListBlocks];     // of these queries, a bit each
+  unsigned pickers[kListWords][kListBlocks];  // of the share's queries, a bit each
+  int before[kListBlocks];                    // picks by earlier shares
   int first_visit[kListBlocks + 1];
   int sums[32], lower;  // lower: picks of blocks before these
 };
+
+struct PickShare {
+  std::int64_t unit;
+  const std::int32_t* picks;  // of its first query
+  int index, count, top, first_row, rows, first_block, blocks;
+
+  __device__ PickShare(const std::int32_t* selected, const Lists& lists)
+      : count((lists.rows + kShare - 1) / kShare), top(lists.slots - 1) {
+    index = int(blockIdx.x) % count, unit = int(blockIdx.x) / count;
+    first_row = index * kShare, rows = min(kShare, lists.rows - first_row);
+    first_block = int(blockIdx.y) * kListBlocks, blocks = min(kListBlocks, lists.blocks - first_block);
+    picks = selected + (unit * lists.rows + first_row) * top;
+  }
+  // Calls f(row, slot, block) for the thread's picks among the blocks, both counted from the share's first.
+  template <class F> __device__ void for_picks(F&& f) const {
+    for (int at = int(threadIdx.x); at < rows * top; at += kListThreads) {
+      const int w = picks[at] - first_block;
+      if (w >= 0 && w < blocks) f(at / top, at % top, w);
+    }
+  }
+  // Marks who picked what; how many picked the thread's block.
+  __device__ int mark(ListMemory& memory) const {
+    const int w = int(threadIdx.x), words = (rows + 31) / 32;
+    if (w < blocks)
+      for (int word = 0; word < words; word++) memory.pickers[word][w] = 0;
+    __syncthreads();
+    for_picks([&](int row, int, int w) { atomicOr(&memory.pickers[row / 32][w], 1u << row % 32); });
+    __syncthreads();
+    int picked = 0;
+    if (w < blocks)
+      for (int word = 0; word < words; word++) picked += __popc(memory.pickers[word][w]);
+    return picked;
+  }
+};
+
+__device__ inline ListMemory& list_memory() {
+  extern __shared__ __align__(16) unsigned char shared[];
+  return *reinterpret_cast<ListMemory*>(shared);
+}
+
+// counts [unit, share, block]: what make_lists must know of other shares.
+__global__ void __launch_bounds__(kListThreads)
+    count_picks(std::uint16_t* counts, const std::int32_t* selected, Lists lists) {
+  const PickShare share(selected, lists);
+  const int picked = share.mark(list_memory()), w = int(threadIdx.x);
+  if (w < share.blocks)
+    counts[(share.unit * share.count + share.index) * lists.blocks + share.first_block + w] =
+        std::uint16_t(picked);
+}
 
 // The sum over the threads before this one; every thread of the block must call it.
 __device__ inline int sum_before(int x, int* sums) {
@@ -35,74 +85,59 @@ __device__ inline int sum_before(int x, int* sums) {
   return sum - x;
 }
 
-__global__ void __launch_bounds__(kListThreads)
-    make_lists(std::int32_t* numbers, const std::int32_t* selected, Lists lists) {
-  extern __shared__ __align__(16) unsigned char shared[];
-  auto& memory = *reinterpret_cast<ListMemory*>(shared);
-  const int shares = (lists.rows + kListRows - 1) / kListRows, share = int(blockIdx.x % shares);
-  const std::int64_t unit = blockIdx.x / shares;
-  const int thread = int(threadIdx.x), top = lists.slots - 1, group = lists.rows / lists.length;
-  const int first_row = share * kListRows, rows = min(kListRows, lists.rows - first_row);
-  const int first_block = int(blockIdx.y) * kListBlocks,
-            blocks = min(kListBlocks, lists.blocks - first_block);
-  const std::int32_t* picks = selected + unit * lists.rows * top;
-
-  for (int w = thread; w < blocks; w += kListThreads) {
-    memory.picked[w] = memory.before[w] = 0;
-    for (int word = 0; word < kListWords; word++) memory.pickers[word][w] = 0;
-  }
+__global__ void __launch_bounds__(kListThreads) make_lists(std::int32_t* numbers, const std::uint16_t* counts,
+                                                           const std::int32_t* selected, Lists lists) {
+  auto& memory = list_memory();
+  const PickShare share(selected, lists);
+  const int thread = int(threadIdx.x), group = lists.rows / lists.length;
+  const int first_block = share.first_block, blocks = share.blocks;
+  const std::int64_t unit = share.unit;
   if (thread == 0) memory.lower = 0;
-  __syncthreads();
-  int lower = 0;
-  constexpr int kTogether = 8;
-  for (int base = thread; base < lists.rows * top; base += kTogether * kListThreads) {
-    int pick[kTogether];
-#pragma unroll
-    for (int i = 0; i < kTogether; i++) {
-      const int at = base + i * kListThreads;
-      pick[i] = at < lists.rows * top ? picks[at] : -1;
-    }
-#pragma unroll
-    for (int i = 0; i < kTogether; i++) {
-      const int w = pick[i] - first_block;
-      lower += pick[i] >= 0 && w < 0;
-      if (w < 0 || w >= blocks) continue;
-      atomicAdd(&memory.picked[w], 1);
-      if (base + i * kListThreads < first_row * top) atomicAdd(&memory.before[w], 1);
-    }
-  }
-  atomicAdd(&memory.lower, lower);
-  for (int at = thread; at < rows * top; at += kListThreads) {
-    const int w = picks[first_row * top + at] - first_block, row = at / top;
-    if (w >= 0 && w < blocks) atomicOr(&memory.pickers[row / 32][w], 1u << row % 32);
+  int picked = share.mark(memory);
+  if (share.count > 1) {
+    const std::uint16_t* of_unit = counts + unit * share.count * lists.blocks;
+    int before = 0, lower = 0;
+    picked = 0;
+    if (thread < blocks)
+#pragma unroll 8
+      for (int other = 0; other < share.count; other++) {
+        const int count = of_unit[std::int64_t(other) * lists.blocks + first_block + thread];
+        picked += count;
+        if (other < share.index) before += count;
+      }
+    memory.before[thread] = before;
+    for (int w = thread; w < first_block; w += kListThreads)
+      for (int other = 0; other < share.count; other++)
+        lower += of_unit[std::int64_t(other) * lists.blocks + w];
+    if (first_block > 0) atomicAdd(&memory.lower, lower);
+  } else {
+    memory.before[thread] = 0;
   }
   __syncthreads();
 
   // A block's list: its own queries, head after head, then those that picked it.
   const auto own = [&](int w) { return min(lists.block, lists.length - (first_block + w) * lists.block); };
-  const int count = thread < blocks ? group * own(thread) + memory.picked[thread] : 0;
+  const int count = thread < blocks ? group * own(thread) + picked : 0;
   const int first =
       memory.lower + group * min(lists.length, first_block * lists.block) + sum_before(count, memory.sums);
-  if (thread <= blocks) memory.first_visit[thread] = first;
-  if (thread == kListThreads - 1) memory.first_visit[blocks] = first + count;
+  if (thread < blocks) memory.first_visit[thread] = first;
+  if (thread == blocks - 1) memory.first_visit[blocks] = first + count;
   __syncthreads();
   std::int32_t* visits = numbers + lists.visits_at(unit);
-  for (int at = thread; at < rows; at += kListThreads) {
-    const int row = first_row + at, head = row / lists.length, t = row % lists.length;
+  for (int at = thread; at < share.rows; at += kListThreads) {
+    const int row = share.first_row + at, head = row / lists.length, t = row % lists.length;
     const int w = t / lists.block - first_block;
     if (w >= 0 && w < blocks)
-      visits[memory.first_visit[w] + head * own(w) + t % lists.block] = visit_of(row, top);
+      visits[memory.first_visit[w] + head * own(w) + t % lists.block] = visit_of(row, share.top);
   }
-  for (int at = thread; at < rows * top; at += kListThreads) {
-    const int w = picks[first_row * top + at] - first_block, row = at / top;
-    if (w < 0 || w >= blocks) continue;
-    int rank = group * own(w) + memory.before[w];
-    for (int word = 0; word < row / 32; word++) rank += __popc(memory.pickers[word][w]);
-    rank += __popc(memory.pickers[row / 32][w] & ((1u << row % 32) - 1));
-    visits[memory.first_visit[w] + rank] = visit_of(first_row + row, at % top);
-  }
+  share.for_picks([&](int row, int slot, int w) {
+    int at = memory.first_visit[w] + group * own(w) + memory.before[w];
+    for (int word = 0; word < row / 32; word++) at += __popc(memory.pickers[word][w]);
+    at += __popc(memory.pickers[row / 32][w] & ((1u << row % 32) - 1));
+    visits[at] = visit_of(share.first_row + row, slot);
+  });
 
-  if (share != 0) return;
+  if (share.index != 0) return;
   std::int32_t* first_visits = numbers + lists.first_visits_at(unit) + first_block;
   auto* runs = reinterpret_cast<int4*>(numbers + lists.runs_at(unit));
   if (thread < blocks) {
@@ -129,11 +164,10 @@ struct Parts {
   float* logs;
 };
 
-constexpr int kForwardWarps = 4, kShares = 1;
+constexpr int kForwardWarps = 4;
 template <int dim> __global__ void __launch_bounds__(32 * kForwardWarps, dim > 64 ? 2 : 4)
     parts_of_keys(SelectedForward p, Lists lists, Parts parts, std::int64_t first_unit, int units) {
-  const Work work(lists, std::int64_t(blockIdx.x) * kForwardWarps + threadIdx.x / 32, first_unit, units,
-                  kShares);
+  const Work work(lists, blockIdx.x * kForwardWarps + threadIdx.x / 32, first_unit, unsigned(units));
   if (!work.there) return;
   const std::int64_t first_row = work.unit * lists.length + work.first_key;
   const bf* q = data<bf>(p.q) + work.unit * lists.rows * dim;
@@ -169,16 +203,19 @@ template <int dim> __global__ void __launch_bounds__(32 * kForwardWarps, dim > 6
 #pragma unroll
       for (int n = 0; n < 2; n++) mma::multiply_add(s[n], queries.left(step), keys.right(step, n));
     float inverse[2];
+    int last_key[2] = {kRows - 1, kRows - 1};
+    if (__any_sync(~0u, lists.is_own(visit[0]) || lists.is_own(visit[1])))
+#pragma unroll
+      for (int half = 0; half < 2; half++) last_key[half] = lists.last_key(visit[half], work.first_key);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const int last = lists.last_key(visit[half], work.first_key);
       float max = -INFINITY, sum = 0;
 #pragma unroll
       for (int n = 0; n < 2; n++)
 #pragma unroll
         for (int odd = 0; odd < 2; odd++) {
           float& x = s[n].x[2 * half + odd];
-          x = column_of(n, odd) <= last ? scale2 * x : -INFINITY;
+          x = column_of(n, odd) <= last_key[half] ? scale2 * x : -INFINITY;
           max = fmaxf(max, x);
         }
       max = quad_max(max);
@@ -192,9 +229,9 @@ template <int dim> __global__ void __launch_bounds__(32 * kForwardWarps, dim > 6
           sum += x;
         }
       sum = quad_sum(sum);
-      inverse[half] = sum == 0 ? 0.f : 1 / sum;
+      inverse[half] = sum == 0 ? 0.f : __fdividef(1, sum);
       if (lane_id() % 4 == 0 && at + row_of(half) < work.run.end)
-        parts.logs[lists.part(work.local, visit[half], work.piece)] = max + log2f(sum);
+        parts.logs[lists.part(work.local, visit[half], work.piece)] = max + __log2f(sum);
     }
     const mma::A weights = mma::as_left(s[0], s[1]);
 #pragma unroll
@@ -219,7 +256,7 @@ template <int dim> __global__ void __launch_bounds__(32 * kForwardWarps, dim > 6
 }
 
 // Puts the parts of a query together: dim / 8 lanes a query, 8 elements each.
-template <int dim> __global__ void __launch_bounds__(256)
+template <int dim> __global__ void __launch_bounds__(256, 4)
     join_parts(SelectedForward p, Lists lists, Parts parts, std::int64_t first_unit, std::int64_t rows) {
   const std::int64_t thread = thread_index(), local = thread / (dim / 8),
                      row = first_unit * lists.rows + local;
@@ -230,11 +267,11 @@ template <int dim> __global__ void __launch_bounds__(256)
   float max = -INFINITY, sum = 0, out[8] = {};
   for_parts(lists, p.selected, row, [&](const bool(&there)[kTogether], const int(&part)[kTogether]) {
     float log[kTogether], most = max;
-    Lanes<8, bf> run[kTogether];
+    uint4 run[kTogether] = {};
 #pragma unroll
     for (int j = 0; j < kTogether; j++) {
       log[j] = there[j] ? logs[part[j]] : -INFINITY;
-      if (there[j]) run[j] = load_lanes<8>(part_rows + part[j] * dim, 8, true);
+      if (there[j]) run[j] = *reinterpret_cast<const uint4*>(part_rows + part[j] * dim);
     }
 #pragma unroll
     for (int j = 0; j < kTogether; j++) most = fmaxf(most, log[j]);
@@ -250,7 +287,7 @@ template <int dim> __global__ void __launch_bounds__(256)
         const float weight = exp2_approx(log[j] - max);
         sum += weight;
 #pragma unroll
-        for (int e = 0; e < 8; e++) out[e] = fmaf(weight, run[j][e], out[e]);
+        for (int e = 0; e < 8; e++) out[e] = fmaf(weight, element_of(run[j], e), out[e]);
       }
   });
 #pragma unroll
@@ -271,13 +308,15 @@ Status run_mma(Cuda cuda, const SelectedForward& p) noexcept {
   const SelectedPlan plan(s, p.block, p.top);
   const Lists lists(p);
   const cudaStream_t stream = stream_of(cuda);
-  if (auto status = status_of(cudaFuncSetAttribute(make_lists, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                   int(sizeof(ListMemory))));
-      !status.ok())
-    return status;
-  const dim3 grid(unsigned(plan.units * ((plan.rows + kListRows - 1) / kListRows)),
+  const dim3 grid(unsigned(plan.units * plan.shares()),
                   unsigned((plan.blocks + kListBlocks - 1) / kListBlocks));
-  make_lists<<<grid, kListThreads, sizeof(ListMemory), stream>>>(p.lists, p.selected, lists);
+  auto* counts = reinterpret_cast<std::uint16_t*>(p.parts);  // until there are parts
+  for (const auto status : {with_shared_memory(count_picks, sizeof(ListMemory)),
+                            with_shared_memory(make_lists, sizeof(ListMemory))})
+    if (!status.ok()) return status;
+  if (plan.shares() > 1)
+    count_picks<<<grid, kListThreads, sizeof(ListMemory), stream>>>(counts, p.selected, lists);
+  make_lists<<<grid, kListThreads, sizeof(ListMemory), stream>>>(p.lists, counts, p.selected, lists);
   if (auto status = launched(); !status.ok()) return status;
   return by_dim(s.dim, [&](auto d) {
     constexpr int dim = decltype(d)::value;
@@ -285,7 +324,7 @@ Status run_mma(Cuda cuda, const SelectedForward& p) noexcept {
     const Parts parts{reinterpret_cast<bf*>(p.parts), p.parts + at_once * plan.query_parts() * dim / 2};
     for (std::int64_t first = 0; first < plan.units; first += at_once) {
       const std::int64_t units = std::min(at_once, plan.units - first),
-                         warps = units * plan.runs() * plan.pieces * kShares, rows = units * plan.rows;
+                         warps = units * plan.runs() * plan.pieces, rows = units * plan.rows;
       parts_of_keys<dim>
           <<<unsigned((warps + kForwardWarps - 1) / kForwardWarps), 32 * kForwardWarps, 0, stream>>>(
               p, lists, parts, first, int(units));

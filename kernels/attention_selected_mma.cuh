@@ -40,8 +40,9 @@ struct Lists {
   __device__ std::int64_t visits_at(std::int64_t unit) const { return first_visits_at(unit) + blocks + 1; }
   // The place of a block's first run.
   __device__ int first_run(int block, int first_visit) const { return first_visit / kRun + block; }
-  __device__ std::int64_t part(std::int64_t local, int visit, int piece) const {
-    return ((local * rows + row_of_visit(visit)) * slots + slot_of(visit)) * pieces + piece;
+  __device__ std::int64_t part(int local, int visit, int piece) const {
+    return (std::int64_t(local) * rows + row_of_visit(visit)) * (slots * pieces) + slot_of(visit) * pieces +
+           piece;
   }
   __device__ bool is_own(int visit) const { return slot_of(visit) == slots - 1; }
   // The last of 16 keys, counted from `first_key`, that a visitor sees.
@@ -50,9 +51,15 @@ struct Lists {
   }
 };
 
+// Of a run of 8.
+__device__ inline float element_of(const uint4& run, int e) {
+  const std::uint32_t pair = e / 2 == 0 ? run.x : e / 2 == 1 ? run.y : e / 2 == 2 ? run.z : run.w;
+  return __uint_as_float(e % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+}
+
 // Calls f(there, part) for the parts of the query in `row`, kTogether at a time in a fixed order: part[j]
 // counts from the query's first and is of no meaning unless there[j].
-constexpr int kTogether = 8;
+constexpr int kTogether = 5;
 template <class F>
 __device__ inline void for_parts(const Lists& lists, const std::int32_t* selected, std::int64_t row, F&& f) {
   const int top = lists.slots - 1;
@@ -74,29 +81,24 @@ __device__ inline void for_parts(const Lists& lists, const std::int32_t* selecte
 
 // A run of a list and a piece of its block's keys: what a warp takes.
 struct Work {
-  std::int64_t unit, local;
-  int index, piece;  // of the run and the piece
+  std::int64_t unit;
+  int local, index, piece;  // of the head, the run and the piece
   Run run;
   int first_key, keys;  // keys: at most 16
   bool there;
 
-  // A run can be cut into `shares`.
-  __device__ Work(const Lists& lists, std::int64_t at, std::int64_t first_unit, int units, int shares = 1) {
-    local = at % units;  // heads in turn, so that the longest lists, those of early blocks, come first
+  __device__ Work(const Lists& lists, unsigned at, std::int64_t first_unit, unsigned units) {
+    local = int(at % units);  // heads in turn, so that the longest lists, those of early blocks, come first
     unit = first_unit + local;
-    at /= units;
-    const int share = int(at % shares);
-    at /= shares;
-    piece = int(at % lists.pieces);
-    index = int(at / lists.pieces);
+    piece = int(at / units % unsigned(lists.pieces));
+    index = int(at / units / unsigned(lists.pieces));
     there = index < lists.runs;
     if (!there) return;
     const int4 numbers = *reinterpret_cast<const int4*>(lists.numbers + lists.runs_at(unit) + 4 * index);
-    run = {numbers.x, numbers.y + share * (kRun / shares), numbers.z, numbers.w};
-    run.end = min(run.end, run.begin + kRun / shares);
+    run = {numbers.x, numbers.y, numbers.z, numbers.w};
     first_key = run.block * lists.block + kRows * piece;
     keys = min(kRows, lists.length - first_key);
-    there = run.begin < run.end && keys > 0;
+    there = run.block >= 0 && keys > 0;
   }
 };
 
@@ -137,6 +139,11 @@ __device__ inline uint4 packed_run(const mma::D (&d)[4], int half) {
   return {
       mma::pack(d[0].x[2 * half], d[0].x[2 * half + 1]), mma::pack(d[1].x[2 * half], d[1].x[2 * half + 1]),
       mma::pack(d[2].x[2 * half], d[2].x[2 * half + 1]), mma::pack(d[3].x[2 * half], d[3].x[2 * half + 1])};
+}
+
+template <class... Parameters>
+Status with_shared_memory(void (*kernel)(Parameters...), std::size_t bytes) noexcept {
+  return status_of(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
 }
 
 }  // namespace k::selected
