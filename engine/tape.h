@@ -59,7 +59,7 @@ class Back {  // one node's view of the backward pass
   Tensor scratch(Shape, DType = DType::f32);
   template <class P> void launch(const char* op, const P& p);
   // Calls f, whose launches may run beside what comes next: they write gradients of parameters alone, and
-  // read no other gradient than dy.
+  // read no other gradient than dy. With a dy so large that each launch fills a card they run in turn.
   template <class F> void aside(const Tensor& dy, F&& f);
   Context& context() const noexcept;
 
@@ -112,7 +112,9 @@ class Tape {
 
 template <class P> void Back::launch(const char* op, const P& p) { tape_.launch(op, p); }
 template <class F> void Back::aside(const Tensor& dy, F&& f) {
-  dy.read_by(context().lanes.run(Lane::weights, std::forward<F>(f)));
+  constexpr std::int64_t kFillsCard = std::int64_t(1) << 25;  // more elements gain nothing and hold memory
+  if (dy.numel() > kFillsCard) f();
+  else dy.read_by(context().lanes.run(Lane::weights, std::forward<F>(f)));
 }
 
 }  // namespace engine

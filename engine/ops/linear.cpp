@@ -1,5 +1,3 @@
-#include <utility>
-
 #include "engine/ops.h"
 #include "kernels/basic.h"
 #include "kernels/ffn.h"
@@ -7,9 +5,6 @@
 
 namespace engine {
 namespace {
-
-// A product that takes longer than some 0.1 ms on the fastest card fills it: nothing runs well beside that.
-constexpr std::int64_t kFillsCard = 25'000'000'000;  // multiplications
 
 // residual + x weight^T + bias; bias may be null. A closure that holds one saves x.
 struct Projection {
@@ -24,7 +19,6 @@ struct Projection {
   void backward_without_bias(Back&, const Tensor& dy) const;
 
  private:
-  template <class F> void beside(Back&, const Tensor& dy, F&&) const;
   void backward_bias(Back&, const Tensor& dy) const;
   void backward_weight(Back&, const Tensor& dy) const;
   void backward_x(Back&, const Tensor& dy) const;
@@ -54,13 +48,8 @@ Tensor Projection::forward(Tape& t, const Tensor& residual) const {
   return y;
 }
 
-template <class F> void Projection::beside(Back& b, const Tensor& dy, F&& f) const {
-  if (rows * in * out < kFillsCard) b.aside(dy, std::forward<F>(f));
-  else f();
-}
-
 void Projection::backward(Back& b, const Tensor& dy) const {
-  beside(b, dy, [&] {
+  b.aside(dy, [&] {
     backward_bias(b, dy);
     backward_weight(b, dy);
   });
@@ -68,7 +57,7 @@ void Projection::backward(Back& b, const Tensor& dy) const {
 }
 
 void Projection::backward_without_bias(Back& b, const Tensor& dy) const {
-  beside(b, dy, [&] { backward_weight(b, dy); });
+  b.aside(dy, [&] { backward_weight(b, dy); });
   backward_x(b, dy);
 }
 

@@ -25,7 +25,7 @@ Tensor ops::rmsnorm(Tape& t, const Tensor& x, Param& weight, float eps) {
                                                     .rows = rows,
                                                     .dim = dim});
     const std::int64_t groups = k::rmsnorm_groups(rows);
-    b.aside(partial, [&] {
+    b.aside(b.dy(), [&] {
       Tensor scratch = b.scratch({k::column_sum_groups(groups), dim});
       b.launch("rmsnorm dweight",
                k::ColumnSum{
