@@ -170,8 +170,8 @@ struct SelectedBackward {
 // leaves a part of each query's result. So many key/value heads are under way at once that their parts stay
 // in a card's cache.
 struct SelectedPlan {
-  static constexpr std::int64_t kRun = 128,
-                                kShare = 512;  // visits of a run; queries whose picks are listed together
+  // Visits of a run; queries whose picks are listed together.
+  static constexpr std::int64_t kRun = 128, kShare = 512;
   static constexpr std::int64_t kMostSlots = 17, kMostParts = 128, kBytesAtOnce = 24 << 20;
   std::int64_t units, rows, blocks, pieces, slots;  // key/value heads, queries of each; blocks, the last too
   constexpr SelectedPlan(const AttentionShape& s, std::int64_t block, std::int64_t top) noexcept
