@@ -1,0 +1,119 @@
+#include "data/language_markup.h"
+
+#include <algorithm>
+#include <array>
+
+namespace data {
+namespace {
+
+constexpr std::string_view kBlanks = " \t\n";
+
+std::string_view trimmed(std::string_view text) {
+  const std::size_t first = text.find_first_not_of(kBlanks);
+  return first == text.npos ? "" : text.substr(first, text.find_last_not_of(kBlanks) + 1 - first);
+}
+
+constexpr std::array<std::string_view, 9> kVariants = {"zh-hans", "zh-cn", "zh-sg", "zh-my", "zh-hant",
+                                                       "zh-tw",   "zh-hk", "zh-mo", "zh"};
+// In the order in which they are looked for.
+constexpr std::string_view kSimplified[] = {"zh-hans", "zh-cn", "zh-sg", "zh-my", "zh"};
+constexpr std::string_view kTraditional[] = {"zh-hant", "zh-tw", "zh-hk", "zh-mo", "zh"};
+
+bool is_variant(std::string_view name) { return std::ranges::find(kVariants, name) != kVariants.end(); }
+
+// The variant that a rule begins with ("zh-cn:", "zh-tw :"), whose text then begins at *text; or "".
+std::string_view rule_variant(std::string_view rule, std::size_t* text) {
+  const std::size_t colon = rule.substr(0, 16).find(':');
+  if (colon == rule.npos) return {};
+  const std::string_view name = trimmed(rule.substr(0, colon));
+  *text = colon + 1;
+  return is_variant(name) ? name : "";
+}
+
+// Takes the next rule off `rules`: up to a ';' before another variant's name, or the end.
+std::string_view next_rule(std::string_view& rules) {
+  std::size_t end = 0, text = 0;
+  for (;;) {
+    end = std::min(rules.find(';', end), rules.size());
+    if (end == rules.size()) break;
+    const std::string_view rest = rules.substr(end + 1);
+    const bool one_way = rest.substr(0, 256).find("=>") < rest.substr(0, 256).find(';');
+    if (one_way || trimmed(rest.substr(0, 256)).empty() || !rule_variant(rest, &text).empty()) break;
+    ++end;
+  }
+  const std::string_view rule = rules.substr(0, end);
+  rules.remove_prefix(std::min(end + 1, rules.size()));
+  return rule;
+}
+
+LanguageRule choose(std::string_view markup, Variant wanted) {
+  const auto& order = wanted == Variant::simplified ? kSimplified : kTraditional;
+  std::size_t best = std::size(order);
+  std::string_view best_text, first_text;
+  bool any = false;
+  while (!markup.empty()) {
+    std::string_view rule = next_rule(markup);
+    if (const std::size_t arrow = rule.find("=>"); arrow != rule.npos) rule.remove_prefix(arrow + 2);
+    std::size_t at = 0;
+    const std::string_view variant = rule_variant(rule, &at);
+    if (variant.empty()) continue;
+    const std::string_view text = trimmed(rule.substr(at));
+    if (!any) first_text = text;
+    any = true;
+    const auto rank = static_cast<std::size_t>(std::ranges::find(order, variant) - std::begin(order));
+    if (rank < best) best = rank, best_text = text;
+  }
+  if (best < std::size(order)) return {best_text, true};
+  return {first_text, false};
+}
+
+bool has_rules(std::string_view markup) {
+  std::size_t text = 0;
+  const std::size_t arrow = markup.find("=>");
+  return !rule_variant(markup, &text).empty() ||
+         (arrow != markup.npos && !rule_variant(markup.substr(arrow + 2), &text).empty());
+}
+
+struct Flags {
+  bool silent = false;  // the markup shows nothing
+  bool raw = false;     // no rules are looked for
+};
+
+// Flags in front of the bar; unknown ones say nothing.
+Flags parse_flags(std::string_view list) {
+  bool silent = false, title = false, shown = false, raw = false;
+  for (;;) {
+    const std::size_t end = std::min(list.find(';'), list.size());
+    const std::string_view flag = trimmed(list.substr(0, end));
+    silent = silent || flag == "-" || flag == "H" || flag == "D" || flag == "N";
+    title = title || flag == "T";
+    shown = shown || flag == "A" || flag == "S";
+    raw = raw || flag == "R" || is_variant(flag);
+    if (end == list.size()) break;
+    list.remove_prefix(end + 1);
+  }
+  return {silent || (title && !shown), raw};
+}
+
+}  // namespace
+
+Variant variant_of(std::string_view config) {
+  config.remove_prefix(config.rfind('/') + 1);  // npos + 1 == 0
+  const std::size_t two = config.find('2');
+  if (two == config.npos) return Variant::simplified;
+  const std::string_view target = config.substr(two + 1);
+  return target.starts_with('t') || target.starts_with("hk") ? Variant::traditional : Variant::simplified;
+}
+
+LanguageRule resolve_language_markup(std::string_view markup, Variant wanted) {
+  if (const std::size_t bar = markup.find('|'); bar != markup.npos) {
+    const Flags flags = parse_flags(markup.substr(0, bar));
+    markup.remove_prefix(bar + 1);
+    if (flags.silent) return {{}, true};
+    if (flags.raw) return {trimmed(markup), true};
+  }
+  if (has_rules(markup)) return choose(markup, wanted);
+  return {markup, true};
+}
+
+}  // namespace data
