@@ -59,14 +59,14 @@ bool is_bzip2(std::string_view head) {
 void refuse_foreign(std::string_view head, const std::string& name) {
   for (const Foreign& foreign : kForeign) {
     if (!head.starts_with(foreign.magic) || (foreign.magic == "BZh" && !is_bzip2(head))) continue;
-    fail(Exit::data, "{}: holds {}, expected text, JSON or an abstract dump, plain or .gz; try: {}", name,
+    fail(Exit::data, "{}: holds {}, expected text, JSON or a dump, plain or packed; try: {}", name,
          foreign.what, fmt::format(fmt::runtime(foreign.instead), name));
   }
   require(!(head.size() > 16 && head[8] == '{' && head.substr(0, kSniffBytes).find("\"nsa-") != head.npos),
           Exit::data, "{}: was made by this project and is no text; give the text that it was made from",
           name);
   require(!(head.size() > 8 && head[8] == '{' && head.substr(0, 8).find('\0') != head.npos), Exit::data,
-          "{}: holds a safetensors file, expected text, JSON or an abstract dump, plain or .gz", name);
+          "{}: holds a safetensors file, expected text, JSON or a dump, plain or packed", name);
 }
 
 void refuse_other_encodings(std::string_view head, const std::string& name) {
@@ -84,19 +84,15 @@ void refuse_other_encodings(std::string_view head, const std::string& name) {
           name, ill_formed, head.size());
 }
 
-InputFormat format_of(std::string_view head, const std::string& name) {
+InputFormat format_of(std::string_view head) {
   const auto starts = [&](std::string_view tag) { return head.starts_with(tag); };
   if (starts("<?xml")) {
     const std::size_t end = head.find("?>");
     if (end != head.npos) head = without_blanks(head.substr(end + 2));
   }
   if (starts("<feed") || starts("<doc>")) return InputFormat::abstract_xml;
-  require(
-      !starts("<mediawiki"), Exit::data,
-      "{}: is a pages-articles dump, which is not read yet; expected text, JSON lines or an abstract dump",
-      name);
-  require(!starts("<doc "), Exit::data,
-          "{}: is wikiextractor's <doc> output, which is not read yet; run wikiextractor with --json", name);
+  if (starts("<mediawiki")) return InputFormat::pages_xml;
+  if (starts("<doc ")) return InputFormat::wikiextractor;
   if (starts("{")) {
     const auto next = without_blanks(head.substr(1));
     if (next.starts_with('"') || next.starts_with('}')) return InputFormat::json;
@@ -211,7 +207,7 @@ void Input::sniff(bool raw) {
   refuse_other_encodings(window().substr(0, kSniffBytes), name_);
   if (raw) return;
   if (window().starts_with(kByteOrderMark)) consume(kByteOrderMark.size());
-  format_ = format_of(without_blanks(window()), name_);
+  format_ = format_of(without_blanks(window()));
 }
 
 bool Input::fill() {

@@ -35,7 +35,7 @@ struct InputOptions {
   std::function<void()> poll = {};              // called often while waiting, by any thread; may throw
 };
 
-enum class InputFormat : std::uint8_t { plain_text, abstract_xml, json };
+enum class InputFormat : std::uint8_t { plain_text, abstract_xml, pages_xml, wikiextractor, json };
 
 // One input. The constructor reads its beginning and throws Error(data) for what is empty, packed other than
 // by gzip, of a format that is not read, or no UTF-8; the message says what to do instead.

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "data/text_cut.h"
+#include "data/wikitext.h"
 
 namespace data {
 
@@ -12,7 +13,7 @@ void TextBlock::clear() {
   converted.clear();
   ids.clear();
   unknown_words.clear();
-  input_bytes = replaced = 0;
+  input_bytes = replaced = empty_pages = 0;
   counts = {};
 }
 
@@ -22,7 +23,7 @@ PartStream::PartStream(Options options, std::function<void(TextBlock&)> push)
 void PartStream::begin() {
   block_.text.resize(pending_);
   emitted_ = 0;
-  has_text_ = part_open_ = hashed_ = false;
+  has_text_ = part_open_ = hashed_ = marked_ = verbatim_ = false;
   text_hash_ = SplitHash(options_.seed);
 }
 
@@ -38,8 +39,23 @@ void PartStream::text(std::string_view piece) {
   }
 }
 
+void PartStream::marked_text(std::string_view piece) {
+  marked_ = true;
+  text(piece);
+}
+
+bool PartStream::page(std::string_view title, std::string_view source) {
+  begin();
+  block_.text.append(title);
+  if (!title.empty()) block_.text.push_back('\n');
+  const std::size_t wikitext_from = block_.text.size() - pending_;
+  block_.text.append(source);
+  emit(block_.text.size() - pending_, PartEnd::whole, title, wikitext_from);
+  return true;
+}
+
 // Makes a part of the first `bytes` that are pending.
-void PartStream::emit(std::size_t bytes, PartEnd then, std::string_view title) {
+void PartStream::emit(std::size_t bytes, PartEnd then, std::string_view title, std::size_t wikitext_from) {
   const bool cut = !options_.raw && part_open_ && emitted_ + bytes > options_.document_bytes;
   if (cut) {
     Part& last = block_.parts.empty() ? block_.parts.emplace_back() : block_.parts.back();
@@ -48,7 +64,16 @@ void PartStream::emit(std::size_t bytes, PartEnd then, std::string_view title) {
     emitted_ = 0;
     ++cut_documents_;
   }
-  Part part{.text_end = pending_ + bytes, .then = then};
+  Part part{.text_end = pending_ + bytes,
+            .then = then,
+            .wikitext_from = wikitext_from,
+            .marked = marked_,
+            .verbatim = verbatim_};
+  if (marked_) {
+    const auto text = std::string_view(block_.text).substr(pending_, bytes);
+    const std::size_t mark = text.find_last_of("\xFE\xFF");
+    if (mark != text.npos) verbatim_ = text[mark] == kVerbatimBegin;
+  }
   if (!title.empty()) {
     SplitHash hash(options_.seed);
     hash.update(title);

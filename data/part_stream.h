@@ -23,6 +23,12 @@ struct Part {
   // whole: SplitHash of the title, or of the document's text where there is none (or no title yet)
   std::uint64_t hash = 0;
   bool hash_of_text = false;  // a worker is to take it: of a whole document in this part
+  // From here on the text is a page's wikitext with its XML entities, which a worker is to clean; it also
+  // takes back a page of which nothing stays (abandoned, TextBlock::empty_pages).
+  static constexpr std::size_t kNoWikitext = ~std::size_t{0};
+  std::size_t wikitext_from = kNoWikitext;  // in the part
+  bool marked = false;                      // the text has verbatim marks (data/wikitext.h),
+  bool verbatim = false;                    // and begins between two of them
   // Filled in by a worker:
   std::size_t converted_end = 0, ids_end = 0;
 };
@@ -35,6 +41,7 @@ struct TextBlock {
   std::string converted;  // repaired, and simplified where wanted
   std::vector<std::uint32_t> ids;
   std::uint64_t replaced = 0;
+  std::uint64_t empty_pages = 0;
   EncodeCounts counts;
   std::vector<std::string> unknown_words;
 
@@ -57,8 +64,10 @@ class PartStream final : public DocumentSink {
 
   void begin() override;
   void text(std::string_view piece) override;
+  void marked_text(std::string_view piece) override;
   void end(std::string_view title) override;
   void abandon() override;
+  bool page(std::string_view title, std::string_view source) override;
   void skip(std::string_view reason) override { ++skipped_[std::string(reason)]; }
   void warn(std::string line) override { warnings_.push_back(std::move(line)); }
 
@@ -71,7 +80,8 @@ class PartStream final : public DocumentSink {
   std::uint64_t cut_documents() const noexcept { return cut_documents_; }
 
  private:
-  void emit(std::size_t bytes, PartEnd then, std::string_view title = {});
+  void emit(std::size_t bytes, PartEnd then, std::string_view title = {},
+            std::size_t wikitext_from = Part::kNoWikitext);
   void push_block();
 
   Options options_;
@@ -81,6 +91,8 @@ class PartStream final : public DocumentSink {
   std::uint64_t emitted_ = 0;  // bytes of the present document in parts
   bool has_text_ = false;      // the present document is not blank
   bool part_open_ = false;     // the last part belongs to the present document
+  bool marked_ = false;        // the present document has marked_text()
+  bool verbatim_ = false;      // what is pending begins between two marks
   SplitHash text_hash_;        // of the present document's parts
   bool hashed_ = false;        // text_hash_ knows any of them
   std::map<std::string, std::uint64_t> skipped_;

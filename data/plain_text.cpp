@@ -1,55 +1,14 @@
 #include <algorithm>
 
 #include "data/document_reader.h"
+#include "data/line_reader.h"
+#include "data/wikitext.h"
 
 namespace data {
-namespace {
-
-struct LinePiece {
-  std::string_view text;  // without its line end; valid until the next call
-  bool starts, ends;      // of the line; a line longer than the window comes in several pieces
-};
-
-class Lines {
- public:
-  explicit Lines(Input& input) : input_(input) {}
-
-  bool next(LinePiece& piece) {
-    input_.consume(taken_);
-    taken_ = 0;
-    std::size_t searched = 0, feed;
-    for (;;) {
-      feed = input_.window().find('\n', searched);
-      searched = input_.window().size();
-      if (feed != std::string_view::npos || !input_.fill()) break;
-    }
-    std::string_view text = input_.window();
-    if (text.empty()) return false;
-    piece.starts = starts_;
-    piece.ends = feed != text.npos || input_.at_end();
-    starts_ = piece.ends;
-    text = text.substr(0, feed);
-    taken_ = text.size() + (feed != std::string_view::npos ? 1 : 0);
-    if (text.ends_with('\r')) {
-      text.remove_suffix(1);
-      if (!piece.ends) --taken_;  // its LF may be the first byte that did not fit
-    }
-    piece.text = text;
-    return true;
-  }
-
- private:
-  Input& input_;
-  std::size_t taken_ = 0;
-  bool starts_ = true;
-};
-
-}  // namespace
-
 bool is_blank_text(std::string_view text) noexcept { return std::ranges::all_of(text, is_blank_byte); }
 
 void read_plain_text(Input& input, const std::string& separator, DocumentSink& sink) {
-  Lines lines(input);
+  LineReader lines(input);
   LinePiece line{};
   bool open = false;
   while (lines.next(line)) {
@@ -71,10 +30,21 @@ void read_plain_text(Input& input, const std::string& separator, DocumentSink& s
   else sink.end({});
 }
 
+void DocumentSink::marked_text(std::string_view piece) {
+  while (!piece.empty()) {
+    const auto mark = std::ranges::find_if(piece, is_verbatim_mark);
+    const auto plain = static_cast<std::size_t>(mark - piece.begin());
+    if (plain > 0) text(piece.substr(0, plain));
+    piece.remove_prefix(std::min(plain + 1, piece.size()));
+  }
+}
+
 void read_documents(Input& input, const ReaderOptions& options, DocumentSink& sink) {
   switch (input.format()) {
     case InputFormat::plain_text: return read_plain_text(input, options.separator, sink);
     case InputFormat::abstract_xml: return read_abstract_xml(input, sink);
+    case InputFormat::pages_xml: return read_pages_xml(input, options.variant, sink);
+    case InputFormat::wikiextractor: return read_wikiextractor(input, sink);
     case InputFormat::json: return read_json(input, options.text_field, sink);
   }
 }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "data/block_converter.h"
 #include "data/block_queue.h"
 #include "data/char_vocab.h"
 #include "data/input.h"
@@ -75,6 +76,7 @@ class Preparation {
   // block after the other, in order.
   void run_blocks(const std::function<void(TextBlock&, int)>& work,
                   const std::function<void(TextBlock&)>& consume) {
+    const BlockConverter converting(converter(), variant_of(options_.t2s));
     BlockQueue<TextBlock> queue(static_cast<std::size_t>(workers_) + 8);
     PartStream parts({.raw = options_.raw,
                       .seed = options_.seed,
@@ -86,7 +88,7 @@ class Preparation {
     queue.run(
         workers_, [&] { input_bytes = read_inputs(queue, parts); },
         [&](TextBlock& block, int worker) {
-          convert(block);
+          converting.convert(block);
           work(block, worker);
         },
         [&](TextBlock& block) {
@@ -94,7 +96,7 @@ class Preparation {
           consume(block);
         });
     report_.input_bytes = input_bytes;
-    report_.skipped = parts.skipped();
+    for (const auto& [reason, count] : parts.skipped()) report_.skipped[reason] += count;
     report_.warnings.insert(report_.warnings.end(), parts.warnings().begin(), parts.warnings().end());
     report_.cut_documents = parts.cut_documents();
   }
@@ -118,7 +120,7 @@ class Preparation {
       Input input(file, input_options, options_.limit_bytes - bytes,
                   [&](std::string line) { parts.warn(std::move(line)); });
       if (options_.raw) read_raw(input, bytes, parts);
-      else read_documents(input, {options_.text_field, options_.separator}, parts);
+      else read_documents(input, {options_.text_field, options_.separator, variant_of(options_.t2s)}, parts);
       bytes += input.bytes_read();
       parts.set_input_bytes(bytes);
       limited = input.limited();
@@ -133,21 +135,6 @@ class Preparation {
       parts.text(input.window());
       input.consume(input.window().size());
     } while (input.fill());
-  }
-
-  void convert(TextBlock& block) const {
-    std::size_t begin = 0;
-    for (Part& part : block.parts) {
-      const auto text = std::string_view(block.text).substr(begin, part.text_end - begin);
-      begin = part.text_end;
-      if (is_well_formed(text)) append_converted(text, block.converted);
-      else append_converted(repair_utf8(text, &block.replaced), block.converted);
-      part.converted_end = block.converted.size();
-    }
-  }
-  void append_converted(std::string_view text, std::string& out) const {
-    if (converter_) converter_->convert(text, out);
-    else out.append(text);
   }
 
   void write_text() {
@@ -222,6 +209,7 @@ class Preparation {
     report_.input_bytes = block.input_bytes;
     report_.text_bytes += block.converted.size();
     report_.replaced += block.replaced;
+    if (block.empty_pages > 0) report_.skipped["empty"] += block.empty_pages;
     report_.counts.tokens += block.counts.tokens;
     report_.counts.unknown += block.counts.unknown;
     report_.counts.dropped_characters += block.counts.dropped_characters;

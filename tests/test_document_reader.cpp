@@ -192,3 +192,100 @@ TEST_CASE("documents: plain text") {
   CHECK(texts(read_text(line + "\r\n" + line + "\r")) == Texts{line + "\n" + line});
   CHECK(read_text(" \n\n").documents.empty());
 }
+
+TEST_CASE("documents: pages-articles" *
+          doctest::skip(tests::lacks_shared("documents: pages-articles", "cases/pages-articles-mini.xml"))) {
+  const auto cases = tests::shared_data() / "cases";
+  const auto expected = nlohmann::json::parse(tests::read_file(cases / "pages-articles-mini.expected.json"));
+  const Collector got = read(cases / "pages-articles-mini.xml");
+  std::vector<std::string> titles;
+  std::string all;
+  for (const Document& document : got.documents) {
+    titles.push_back(document.title);
+    CHECK(document.text.starts_with(document.title + "\n"));
+    all += document.text + "\n";
+  }
+  CHECK(titles == expected["articles"].get<std::vector<std::string>>());
+  for (const std::string word : expected["must_contain"]) {
+    CAPTURE(word);
+    CHECK(all.find(word) != std::string::npos);
+  }
+  for (const std::string word : expected["must_not_contain"]) {
+    CAPTURE(word);
+    CHECK(all.find(word) == std::string::npos);
+  }
+  for (const char* inline_template : {"10 km", "1711年9月25日", "ᠠ"})
+    CHECK(all.find(inline_template) != std::string::npos);
+  CHECK(got.skipped == Skipped{{"redirect", 1}, {"empty", 1}, {"other namespace", 2}, {"deleted", 1}});
+  CHECK(got.warnings.empty());
+}
+
+TEST_CASE("documents: pages-articles, hostile") {
+  const auto page = [](const std::string& title, const std::string& text, const std::string& more = "") {
+    return "<page>\n<title>" + title + "</title>\n<ns>0</ns>\n<id>1</id>\n" + more +
+           "<revision><model>wikitext</model><comment>[[x]]</comment>\n<text bytes=\"1\" "
+           "xml:space=\"preserve\">" +
+           text + "</text></revision>\n</page>\n";
+  };
+  const std::string head = "<mediawiki xmlns=\"x\">\n<siteinfo><sitename>W</sitename></siteinfo>\n";
+  CHECK(texts(read_text(head + page("A&amp;B", "'''x''' &amp;lt; &lt;ref&gt;r&lt;/ref&gt; a&amp;b\r\nc"))) ==
+        Texts{"A&B\nx < a&b\nc"});
+  // Stray '<', text without end tags, a page in a page.
+  CHECK(texts(read_text(head + page("A", "1 < 2 <ref>z</ref> <b>c</b>"))) == Texts{"A\n1 < 2 c"});
+  Collector got = read_text(head + "<page><title>cut</title><text>abc" + page("B", "y") + "<page><title>C");
+  CHECK(texts(got) == Texts{"B\ny"});
+  CHECK(got.skipped == Skipped{{"cut off", 2}});
+  CHECK(got.warnings.size() == 1);
+  // What is skipped.
+  got = read_text(head + page("A", "#redirect [[B]]") + page("B", " #重新導向 [[C]]") +
+                  page("C", "{{x}}\n\n<!-- -->") + page("D", "x", "<redirect title=\"E\" />") +
+                  page("E", "") + page("F", "# RED 一项") +
+                  "<page><title>M</title><revision><model>json</model><text>{}</text></revision></page>");
+  CHECK(texts(got) == Texts{"F\nRED 一项"});
+  CHECK(got.skipped == Skipped{{"redirect", 3}, {"empty", 2}, {"no wikitext", 1}});
+  // More than a page is held at a time.
+  const std::string lines = [] {
+    std::string text;
+    for (int i = 0; i < 60'000; ++i) text += "* 第[[页|面]]" + std::to_string(i) + " &amp;amp;\n";
+    return text;
+  }();
+  std::string wanted = "L";
+  for (int i = 0; i < 60'000; ++i) wanted += "\n第面" + std::to_string(i) + " &";
+  CHECK(texts(read_text(head + page("L", lines) + page("M", "x"))) == Texts{wanted, "M\nx"});
+  CHECK(read_text(head + page("L", lines, "<redirect title=\"x\"/>")).skipped == Skipped{{"redirect", 1}});
+  CHECK(read_text(head + page("L", "{{x|" + lines + "}}")).skipped == Skipped{{"empty", 1}});
+  // A limit cuts the second page; that is no damage.
+  const std::string two = head + page("A", "x") + page("B", "y");
+  got = read_text(two, {}, two.size() - 10);
+  CHECK(texts(got) == Texts{"A\nx"});
+  CHECK(got.warnings.empty());
+  CHECK(texts(read_text(head + page("A", "-{zh-cn:内存;zh-tw:記憶體}-"),
+                        {.variant = data::Variant::traditional})) == Texts{"A\n記憶體"});
+}
+
+TEST_CASE("documents: wikiextractor's samples" *
+          doctest::skip(tests::lacks_shared("documents: wikiextractor's samples",
+                                            "wikiextractor-doc-sample.txt.gz"))) {
+  const auto data = tests::shared_data();
+  const Collector docs = read(data / "wikiextractor-doc-sample.txt.gz");
+  CHECK(docs.documents.size() == 64);
+  CHECK(docs.skipped.empty());
+  for (const Document& document : docs.documents) CHECK(document.text.starts_with(document.title + "\n"));
+  const Collector a = read(data / "wikiextractor-json-sample-a.jsonl");
+  CHECK(a.documents.size() == 222);
+  CHECK(a.skipped.empty());
+  const Collector b = read(data / "wikiextractor-json-sample-b.jsonl.gz");
+  CHECK(b.documents.size() == 64);
+  CHECK(b.skipped.empty());
+}
+
+TEST_CASE("documents: wikiextractor's text") {
+  const Collector got = read_text(
+      "<doc id=\"1\" url=\"u\" title=\"A &amp; \"B\"\">\nA & \"B\"\n\n一 <b>\n\n二\n</doc>\n"
+      "<doc id=\"2\" url=\"u\" title=\"C\">\nC\n\n\n</doc>\n\n<doc id=\"3\" url=\"u\" title=\"D\">\r\n三\r\n"
+      "<doc id=\"4\" url=\"u\" title=\"E\">\nE\n四\n </doc>\n</doc>\n<doc id=\"5\" title=\"F\">\nF\n五\n");
+  CHECK(got.documents ==
+        std::vector<Document>{{"A & \"B\"", "A & \"B\"\n一 <b>\n\n二"}, {"E", "E\n四\n </doc>"}});
+  CHECK(got.skipped == Skipped{{"empty", 1}, {"cut off", 2}});
+  CHECK(got.warnings.size() == 1);
+}

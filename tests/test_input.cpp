@@ -164,6 +164,8 @@ TEST_CASE("input: formats are told by content") {
   CHECK(sniff("\xEF\xBB\xBF<feed>\n").format == InputFormat::abstract_xml);
   CHECK(sniff("\xEF\xBB\xBFtext").text == "text");
   CHECK(sniff("<?xml version=\"1.0\"?>\n <feed>").format == InputFormat::abstract_xml);
+  CHECK(sniff("<mediawiki xmlns=\"x\">\n<page>").format == InputFormat::pages_xml);
+  CHECK(sniff("<doc id=\"1\" url=\"u\" title=\"t\">\n").format == InputFormat::wikiextractor);
   CHECK(sniff(" \n{\"text\":\"x\"}").format == InputFormat::json);
   CHECK(sniff("[\n {\"text\":\"x\"}]").format == InputFormat::json);
   CHECK(sniff("{{Infobox}}").format == InputFormat::plain_text);
@@ -172,8 +174,7 @@ TEST_CASE("input: formats are told by content") {
   using namespace std::string_view_literals;
   for (const std::string_view foreign :
        {"BZh91AY&SY12345678"sv, "\x28\xB5\x2F\xFD...."sv, "\xFD\x37zXZ\0...."sv, "PK\x03\x04..."sv,
-        "PAR1..."sv, "<mediawiki xmlns=\"x\">\n<page>"sv, "<doc id=\"1\" url=\"u\" title=\"t\">\n"sv,
-        "\xFF\xFEh\0i\0"sv, "\xFE\xFF\0h\0i"sv,
+        "PAR1..."sv, "\xFF\xFEh\0i\0"sv, "\xFE\xFF\0h\0i"sv,
         "\x90\0\0\0\0\0\0\0{\"__metadata__\":{\"format\":\"nsa-tokens/1\"}}"sv}) {
     CAPTURE(foreign);
     const Got got = sniff(foreign);
