@@ -47,7 +47,11 @@ endif
 # -ffp-contract=off: a product and a sum round the same way in every kernel; where one rounding is wanted, it says fma.
 # -fno-math-errno: std::sqrt in a loop can be vectorised.
 FLAGS     := -std=c++20 $(OPTIMIZE) -march=$(CPU_ARCH) -ffp-contract=off -fno-math-errno -fopenmp -Wall -Wextra -Werror -Wno-restrict -I. $(CXXFLAGS)
-LIBS      := -Wl,--as-needed -lopenblas -lopencc -lfmt -lz -lcrypto $(LDFLAGS)
+# Libraries that are used where their headers are: to unpack .zst and .xz, and libbz2 to compare with.
+HASH      := \#
+optional   = $(shell echo '$(HASH)include <$(1)>' | $(CXX) -E -x c++ - >/dev/null 2>&1 && echo $(2))
+LIBS      := -Wl,--as-needed -lopenblas -lopencc -lfmt -lz -lcrypto $(call optional,zstd.h,-lzstd) \
+             $(call optional,lzma.h,-llzma) $(call optional,bzlib.h,-lbz2) $(LDFLAGS)
 
 ifeq ($(CUDA),1)
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))

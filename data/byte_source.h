@@ -1,4 +1,4 @@
-// Streams of bytes: an open file, a spooled copy of one, and what a gzip file holds.
+// Streams of bytes: an open file, a spooled copy of one, and what a packed file holds.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -36,6 +36,17 @@ std::unique_ptr<ByteSource> copying(std::unique_ptr<ByteSource> source, SpoolFil
 // early end.
 std::unique_ptr<ByteSource> gunzip(std::unique_ptr<ByteSource>, std::string name,
                                    std::function<void(std::string)> warn);
+
+// What a bzip2 file holds: all streams, each block decoded by one of `threads` threads (1: by the caller).
+// What is behind the last stream: as gunzip(). Throws Error(data) with name and offset.
+std::unique_ptr<ByteSource> bunzip2(std::unique_ptr<ByteSource>, std::string name, int threads,
+                                    std::function<void(std::string)> warn);
+
+// What a Zstandard file holds, all frames, and what an xz file holds, all streams. Throw Error(data) with
+// name and offset, and where the library was not there when this was built; Error(memory) for what needs over
+// 128 MiB.
+std::unique_ptr<ByteSource> unzstd(std::unique_ptr<ByteSource>, std::string name);
+std::unique_ptr<ByteSource> unxz(std::unique_ptr<ByteSource>, std::string name);
 
 // What `source` gives, read a few pieces ahead by a thread of its own: unpacking is the longest task of all.
 // An exception of the source comes out of read() behind the bytes before it. `closed` becomes true when the

@@ -21,7 +21,9 @@ using engine::require;
 using namespace std::string_view_literals;
 
 constexpr std::size_t kSniffBytes = 64 << 10;
+constexpr std::size_t kMagicBytes = 10;  // that tell how an input is packed
 constexpr std::string_view kGzipMagic = "\x1F\x8B";
+constexpr std::string_view kZstdMagic = "\x28\xB5\x2F\xFD", kXzMagic = "\xFD\x37zXZ\0"sv;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
@@ -36,23 +38,23 @@ struct Foreign {
 };
 // {0} in `instead` is the name of the input.
 constexpr Foreign kForeign[] = {
-    {"BZh"sv, "bzip2 data", "bzip2 -dc {0} | prepare -"},
-    {"\x28\xB5\x2F\xFD"sv, "Zstandard data", "zstd -dc {0} | prepare -"},
-    {"\xFD\x37zXZ\0"sv, "xz data", "xz -dc {0} | prepare -"},
+    {"BZh"sv, "bzip2 data inside other packed data", "unpack it once more"},
+    {kZstdMagic, "Zstandard data inside other packed data", "unpack it once more"},
+    {kXzMagic, "xz data inside other packed data", "unpack it once more"},
     {"PK\x03\x04"sv, "a zip archive", "unzip -p {0} | prepare -"},
     {"7z\xBC\xAF\x27\x1C"sv, "a 7z archive", "7z x -so {0} | prepare -"},
     {"PAR1"sv, "a parquet file", "write it as JSON lines first"},
     {"%PDF-"sv, "a PDF file", "pdftotext {0} - | prepare -"},
     {"\x89PNG\r\n\x1A\n"sv, "a PNG image", "a file of text"},
     {"\x7F\x45LF"sv, "a program", "a file of text"},
-    {"\x1F\x8B"sv, "gzip data inside gzip data", "zcat {0} | prepare -"},
+    {kGzipMagic, "gzip data inside other packed data", "unpack it once more"},
     {"\xFF\xFE"sv, "UTF-16 text", "iconv -f UTF-16 -t UTF-8 {0} | prepare -"},
     {"\xFE\xFF"sv, "UTF-16 text", "iconv -f UTF-16 -t UTF-8 {0} | prepare -"},
 };
 
 // "BZh" alone could begin a text: a level and a block or stream mark follow.
 bool is_bzip2(std::string_view head) {
-  return head.size() >= 10 && head[3] >= '1' && head[3] <= '9' &&
+  return head.size() >= kMagicBytes && head.starts_with("BZh") && head[3] >= '1' && head[3] <= '9' &&
          (head.substr(4, 6) == "1AY&SY" || head.substr(4, 6) == "\x17\x72\x45\x38\x50\x90");
 }
 
@@ -178,7 +180,7 @@ Input::Input(Opened opened, std::string name, const InputOptions& options, std::
       source_(std::move(opened.source)),
       limit_(limit),
       buffer_(std::max<std::size_t>(options.window, 64)) {
-  std::vector<std::byte> magic(kGzipMagic.size());
+  std::vector<std::byte> magic(kMagicBytes);
   std::size_t have = 0;
   while (have < magic.size()) {
     const std::size_t count = source_->read(std::span(magic).subspan(have));
@@ -187,9 +189,15 @@ Input::Input(Opened opened, std::string name, const InputOptions& options, std::
   }
   require(have > 0, Exit::data, "{}: is empty, expected text; give a file that holds some", name_);
   magic.resize(have);
-  const bool gzip = std::string_view(reinterpret_cast<const char*>(magic.data()), have) == kGzipMagic;
+  const std::string head(reinterpret_cast<const char*>(magic.data()), have);
   source_ = prepend(std::move(magic), std::move(source_));
-  if (gzip) {
+  if (is_bzip2(head)) {
+    source_ = bunzip2(std::move(source_), name_, options.threads, std::move(warn));
+  } else if (head.starts_with(kZstdMagic)) {
+    source_ = read_ahead(unzstd(std::move(source_), name_), opened.closed, nullptr);
+  } else if (head.starts_with(kXzMagic)) {
+    source_ = read_ahead(unxz(std::move(source_), name_), opened.closed, nullptr);
+  } else if (head.starts_with(kGzipMagic)) {
     const auto warnings = std::make_shared<std::vector<std::string>>();  // of the thread, until the end
     source_ = gunzip(std::move(source_), name_,
                      [warnings](std::string line) { warnings->push_back(std::move(line)); });

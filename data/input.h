@@ -29,6 +29,7 @@ bool is_gzip_file(const std::string& file);
 
 struct InputOptions {
   std::size_t window = std::size_t{1} << 20;    // bytes to hold at a time
+  int threads = 1;                              // that unpack bzip2 data
   bool raw = false;                             // every format is text, a byte order mark is kept
   SpoolFile* copy_of_standard_input = nullptr;  // receives what is read from standard input
   const SpoolFile* standard_input = nullptr;    // flushed; read in place of standard input

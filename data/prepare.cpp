@@ -104,6 +104,7 @@ class Preparation {
   // Returns the unpacked bytes read.
   std::uint64_t read_inputs(BlockQueue<TextBlock>& queue, PartStream& parts) {
     const InputOptions input_options{.window = options_.window_bytes,
+                                     .threads = std::min(options_.threads, kMostWorkers),
                                      .raw = options_.raw,
                                      .copy_of_standard_input = spool_ && !spooled_ ? &*spool_ : nullptr,
                                      .standard_input = spooled_ ? &*spool_ : nullptr,

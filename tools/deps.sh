@@ -2,7 +2,7 @@
 # Installs what the build needs and the machine lacks, with apt-get; says nothing where all is there.
 set -eu
 wanted="g++ make zlib1g-dev libutf8proc-dev libopencc-dev libopencc-data doctest-dev libcli11-dev libfmt-dev
-  nlohmann-json3-dev libopenblas-openmp-dev libssl-dev"
+  nlohmann-json3-dev libopenblas-openmp-dev libssl-dev libbz2-dev"
 if ! command -v apt-get >/dev/null 2>&1; then
   echo "make deps: no apt-get here; these must be installed (Debian's names):" $wanted >&2
   exit 0
