@@ -24,8 +24,8 @@ using engine::fail;
 using engine::require;
 
 constexpr std::size_t kReadBytes = 256 << 10;
-constexpr std::size_t kMostWaiting = 16 << 20;  // packed bytes that are decoded ahead
-constexpr int kMostFalse = 16;                  // beginnings of no block, after which none is decoded ahead
+constexpr std::size_t kMostWaiting = 8 << 20;  // packed bytes that are decoded ahead
+constexpr int kMostFalse = 16;                 // beginnings of no block, after which none is decoded ahead
 constexpr std::uint64_t kNone = ~std::uint64_t{0};
 
 // A block that is decoded apart from its stream.

@@ -238,19 +238,30 @@ Bzip2Result Bzip2BlockDecoder::read_symbols(BitReader& bits) {
   return Bzip2Result::damaged;
 }
 
-// Inverse Burrows-Wheeler transform: links_[i] holds a byte, and above it where the next one stands.
+// Inverse Burrows-Wheeler transform. An element holds a byte, and above it where the next one stands (links_)
+// or the one before (back_): the text is walked through from both of its ends, since a walk waits for memory
+// at each step.
 bool Bzip2BlockDecoder::invert(std::uint32_t origin, std::vector<std::uint8_t>& block) {
   if (origin >= size_) return false;
   std::uint32_t sum = 0;
   for (std::uint32_t& count : counts_) count = std::exchange(sum, sum + count);
-  for (std::uint32_t i = 0; i < size_; ++i) links_[counts_[links_[i] & 0xFF]++] |= i << 8;
-  block.resize(size_);
-  std::uint32_t at = links_[origin] >> 8;
-  for (std::uint8_t& byte : block) {
-    const std::uint32_t link = links_[at];
-    byte = static_cast<std::uint8_t>(link);
-    at = link >> 8;
+  back_.resize(kBzip2MostBytes);
+  for (std::uint32_t i = 0; i < size_; ++i) {
+    const std::uint32_t byte = links_[i] & 0xFF, to = counts_[byte]++;
+    back_[i] = to << 8 | byte;
+    links_[to] |= i << 8;
   }
+  block.resize(size_);
+  std::uint8_t *front = block.data(), *end = front + size_;
+  std::uint32_t forward = links_[origin] >> 8, backward = origin;
+  while (end - front > 1) {
+    const std::uint32_t next = links_[forward], before = back_[backward];
+    *front++ = static_cast<std::uint8_t>(next);
+    *--end = static_cast<std::uint8_t>(before);
+    forward = next >> 8;
+    backward = before >> 8;
+  }
+  if (front != end) *front = static_cast<std::uint8_t>(links_[forward]);
   return true;
 }
 

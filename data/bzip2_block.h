@@ -102,9 +102,9 @@ class Bzip2BlockDecoder {
   std::uint8_t alphabet_[256];
   std::vector<std::uint8_t> selectors_;
   Table tables_[kMostTables];
-  std::vector<std::uint32_t> links_;  // [bytes of the block]
-  std::size_t size_ = 0;              // of the block
-  std::uint32_t counts_[256];         // of each byte in it
+  std::vector<std::uint32_t> links_, back_;  // [bytes of the block]
+  std::size_t size_ = 0;                     // of the block
+  std::uint32_t counts_[256];                // of each byte in it
 };
 
 }  // namespace data
