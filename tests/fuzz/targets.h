@@ -12,6 +12,7 @@ using Bytes = std::span<const std::byte>;
 // Each returns whether the parser took the bytes; false: it refused them with an engine::Error of one line.
 // Any other exception is a finding; Broken is thrown where something does not hold.
 bool abstract_xml(Bytes);
+bool bzip2(Bytes);
 bool checkpoint(Bytes);
 bool container(Bytes);
 bool encode(Bytes);
@@ -20,18 +21,22 @@ bool input(Bytes);
 bool json_lines(Bytes);
 bool model_config(Bytes);
 bool numbers(Bytes);
+bool pages_xml(Bytes);
 bool percent(Bytes);
 bool plain_text(Bytes);
 bool run_state(Bytes);
 bool token_file(Bytes);
 bool tokenizer(Bytes);
 bool vocabulary(Bytes);
+bool wikiextractor(Bytes);
+bool wikitext(Bytes);
 
 struct Target {
   std::string_view name;
   bool (*run)(Bytes);
 };
 inline constexpr Target kTargets[] = {{"abstract_xml", abstract_xml},
+                                      {"bzip2", bzip2},
                                       {"checkpoint", checkpoint},
                                       {"container", container},
                                       {"encode", encode},
@@ -40,11 +45,14 @@ inline constexpr Target kTargets[] = {{"abstract_xml", abstract_xml},
                                       {"json_lines", json_lines},
                                       {"model_config", model_config},
                                       {"numbers", numbers},
+                                      {"pages_xml", pages_xml},
                                       {"percent", percent},
                                       {"plain_text", plain_text},
                                       {"run_state", run_state},
                                       {"token_file", token_file},
                                       {"tokenizer", tokenizer},
-                                      {"vocabulary", vocabulary}};
+                                      {"vocabulary", vocabulary},
+                                      {"wikiextractor", wikiextractor},
+                                      {"wikitext", wikitext}};
 
 }  // namespace tests::fuzz
