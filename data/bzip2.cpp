@@ -206,6 +206,7 @@ class Bzip2Source final : public ByteSource {
     const std::uint32_t header = want(kHeaderBits) ? bits().take(32) : 0;
     constexpr std::uint32_t kMagic = 'B' << 16 | 'Z' << 8 | 'h';
     if (header >> 8 != kMagic || (header & 0xFF) < '1' || (header & 0xFF) > '9') {
+      if (position_ == 0) fail_damaged("no stream begins there");
       ended_ = true;
       warn_of_rest();
       return false;

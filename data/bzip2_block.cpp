@@ -94,6 +94,7 @@ std::size_t RunExpander::expand(std::span<std::byte> out) noexcept {
       block_ = block_.subspan(1);
       continue;
     }
+    if (block_.empty() || made == out.size()) return made;
     const std::size_t most = std::min(block_.size(), out.size() - made);
     std::size_t i = 0;
     int equal = equal_;
@@ -108,7 +109,6 @@ std::size_t RunExpander::expand(std::span<std::byte> out) noexcept {
     equal_ = equal;
     last_ = last;
     block_ = block_.subspan(i);
-    if (block_.empty() || made == out.size()) return made;
   }
 }
 

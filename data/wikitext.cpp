@@ -282,7 +282,7 @@ std::size_t WikitextCleaner::quotes(std::string_view rest) {
 }
 
 std::size_t WikitextCleaner::hyphen(std::string_view rest) {
-  const std::size_t braces = run_of('{', rest.substr(1));
+  const std::size_t braces = run_of('{', rest.substr(1, kLookAhead - 1));
   if (braces % 2 == 0) {  // none, or templates behind a hyphen
     put("-");
     return 1;

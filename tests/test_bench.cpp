@@ -30,9 +30,10 @@ void check_table(const tests::Ran& ran) {
   CHECK(ran.code == 0);
   CHECK(ran.err == "");
   const auto found = rates(ran.out);
-  for (const char* stage : {"memcpy", "zlib inflate", "read documents", "UTF-8 check and repair", "t2s",
-                            "WordPiece encode, first pass", "WordPiece encode, later passes",
-                            "WordPiece decode", "prepare of .gz, 1 thread", "prepare of .gz, 2 threads"}) {
+  for (const char* stage :
+       {"memcpy", "zlib inflate", "read documents", "UTF-8 check and repair", "t2s",
+        "WordPiece encode, first pass", "WordPiece encode, later passes", "WordPiece decode",
+        "prepare of .gz, 1 thread", "prepare of .gz, 2 threads", "wikitext to text"}) {
     CAPTURE(stage);
     REQUIRE(found.contains(stage));
     CHECK(found.at(stage) > 0);

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -25,6 +24,8 @@
 #include "data/wordpiece.h"
 #include "engine/durable_file.h"
 #include "engine/error.h"
+#include "tools/bench_pages.h"
+#include "tools/bench_rate.h"
 #include "tools/bench_text.h"
 #include "tools/console.h"
 
@@ -170,20 +171,20 @@ class DataBench {
     ceilings();
     text_stages();
     prepare_stages();
+    bench_pages({.pages = pages_,
+                 .folder = folder_ / "",
+                 .tokenizer = folder_ / "tokenizer",
+                 .bytes = bytes_,
+                 .threads = options_.threads,
+                 .repeats = options_.repeats,
+                 .copy = copy_},
+                interrupt_);
   }
 
  private:
   // MB/s of `work` on so many bytes, the best of `repeats`.
   double rate(std::uint64_t bytes, std::int64_t repeats, const std::function<void()>& work) const {
-    using Clock = std::chrono::steady_clock;
-    double best = 1e9;
-    for (; repeats > 0; --repeats) {
-      interrupt_.check();
-      const auto start = Clock::now();
-      work();
-      best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());
-    }
-    return double(bytes) / 1e6 / std::max(best, 1e-9);
+    return best_rate(bytes, repeats, interrupt_, work);
   }
 
   void row(std::string_view stage, double rate, double ceiling, std::string_view of) const {
@@ -233,6 +234,9 @@ class DataBench {
     text_row(
         "read documents", bytes_, [&] { read_all(read); }, options_.repeats);
     require(!read.ends.empty(), Exit::data, "the input holds no documents; give a text or a dump");
+    std::vector<std::string_view> texts;
+    read.for_each([&](std::string_view text) { texts.push_back(text); });
+    pages_ = make_pages_dump(texts, kPieceBytes);
     text_row(
         "UTF-8 check and repair", read.bytes.size(),
         [&] {
@@ -314,7 +318,7 @@ class DataBench {
   const BenchDataOptions& options_;
   const data::Interrupt interrupt_;
   const TemporaryFolder folder_;
-  std::string packed_;
+  std::string packed_, pages_;
   std::size_t bytes_ = 0;          // of the unpacked corpus
   double copy_ = 0, inflate_ = 0;  // the ceilings, in MB/s
 };

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <iterator>
 #include <string_view>
@@ -68,7 +69,66 @@ class Writer {
   std::uint64_t state_;
 };
 
+void append_escaped(std::string_view text, std::string& out) {
+  for (const char c : text) {
+    if (c == '&') out += "&amp;";
+    else if (c == '<') out += "&lt;";
+    else if (c == '>') out += "&gt;";
+    else out += c;
+  }
+}
+
+// Markup at every few clauses, the kinds in turn.
+std::string wikitext_of(std::string_view text) {
+  constexpr std::string_view kComma = "，";
+  const std::string_view title = text.substr(0, text.find('\n'));
+  std::string out = fmt::format(
+      "{{{{Infobox\n| name = {0}\n| date = {{{{birth date|1936|1|1}}}}\n| image = "
+      "[[File:{0}.jpg|thumb|{0}]]\n}}}}\n"
+      "'''{0}'''",
+      title);
+  for (std::size_t clause = 0; !text.empty(); ++clause) {
+    const std::size_t end = std::min(text.find(kComma), text.size());
+    const std::string_view words = text.substr(0, end);
+    switch (clause % 12) {
+      case 1: out += fmt::format("[[{}]]", words); break;
+      case 4: out += fmt::format("[[{}|{}]]", title, words); break;
+      case 6: out += fmt::format("'''{}'''", words); break;
+      case 8:
+        out += fmt::format("{}<ref name=\"r{}\">{{{{cite web|url=http://example.org/{}|title={}}}}}</ref>",
+                           words, clause, clause, title);
+        break;
+      case 10: out += fmt::format("-{{zh-hans:{0};zh-hant:{0}}}-", words); break;
+      case 11: out += fmt::format("{}\n== {} ==\n", words, title); break;
+      default: out += words;
+    }
+    text.remove_prefix(end);
+    if (text.empty()) break;
+    out += kComma;
+    text.remove_prefix(kComma.size());
+  }
+  return out += fmt::format("\n== 参考 ==\n{{{{reflist}}}}\n[[Category:{}]]", title);
+}
+
 }  // namespace
+
+std::string make_pages_dump(std::span<const std::string_view> texts, std::size_t bytes) {
+  std::string dump =
+      "<mediawiki xml:lang=\"zh\">\n  <siteinfo>\n    <dbname>zhwiki</dbname>\n  </siteinfo>\n";
+  for (std::size_t id = 1; id <= texts.size() && (id == 1 || dump.size() < bytes); ++id) {
+    const std::string_view text = texts[id - 1];
+    dump += "  <page>\n    <title>";
+    append_escaped(text.substr(0, text.find('\n')), dump);
+    dump +=
+        fmt::format("</title>\n    <ns>0</ns>\n    <id>{0}</id>\n    <revision>\n      <id>{0}</id>\n", id);
+    dump +=
+        "      <model>wikitext</model>\n      <format>text/x-wiki</format>\n      <text "
+        "xml:space=\"preserve\">";
+    append_escaped(wikitext_of(text), dump);
+    dump += "</text>\n    </revision>\n  </page>\n";
+  }
+  return dump += "</mediawiki>\n";
+}
 
 std::string make_abstract_dump(std::size_t bytes, std::uint64_t seed) {
   constexpr std::string_view kHead = "<feed>\n", kTail = "</feed>\n";
