@@ -83,7 +83,8 @@ bool is_url(std::string_view text) {
   constexpr std::string_view kSchemes[] = {"http://", "https://", "//",    "ftp://",
                                            "mailto:", "news:",    "irc://"};
   return std::ranges::any_of(kSchemes, [&](std::string_view scheme) {
-    return text.size() >= scheme.size() && lower(text.substr(0, scheme.size())) == scheme;
+    const auto same = [](char a, char b) { return a == b || (a >= 'A' && a <= 'Z' && a - 'A' + 'a' == b); };
+    return text.size() >= scheme.size() && std::ranges::equal(text.substr(0, scheme.size()), scheme, same);
   });
 }
 
