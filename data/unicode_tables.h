@@ -27,6 +27,8 @@ inline constexpr int kPageBits = 7;
 inline constexpr std::size_t kPages = 0x110000 >> kPageBits;
 extern const std::uint16_t kClassPage[kPages];
 extern const std::uint8_t kClass[];  // [page, 1 << kPageBits]
+extern const std::uint16_t kWordPage[kPages];
+extern const std::uint8_t kWord[];  // [page, 1 << kPageBits]
 
 }  // namespace unicode
 
@@ -35,6 +37,16 @@ inline std::uint8_t class_of(char32_t c) noexcept {
   constexpr char32_t kInPage = (1 << unicode::kPageBits) - 1;
   return unicode::kClass[std::size_t{unicode::kClassPage[c >> unicode::kPageBits]} << unicode::kPageBits |
                          (c & kInPage)];
+}
+
+// What a character is to GPT-2's rule of words: category L*, category N*, property White_Space, or none of
+// these.
+enum class WordClass : std::uint8_t { other, letter, number, space };
+inline WordClass word_class_of(char32_t c) noexcept {
+  constexpr char32_t kInPage = (1 << unicode::kPageBits) - 1;
+  return static_cast<WordClass>(
+      unicode::kWord[std::size_t{unicode::kWordPage[c >> unicode::kPageBits]} << unicode::kPageBits |
+                     (c & kInPage)]);
 }
 
 // A character in lower case, canonically decomposed, without marks of category Mn: 0 (a mark) to 3

@@ -49,6 +49,11 @@ const std::vector<Range> kInsideWords = {
     {0x2024, 0x2024}, {0x2027, 0x2027}, {0xFE13, 0xFE13}, {0xFE52, 0xFE52},
     {0xFE55, 0xFE55}, {0xFF07, 0xFF07}, {0xFF0E, 0xFF0E}, {0xFF1A, 0xFF1A}};
 
+// PropList-15.0.0.txt, White_Space.
+const std::vector<Range> kWhiteSpace = {
+    {0x9, 0xD},       {0x20, 0x20},     {0x85, 0x85},     {0xA0, 0xA0},     {0x1680, 0x1680},
+    {0x2000, 0x200A}, {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}};
+
 std::string category(char32_t c) { return utf8proc_category_string(static_cast<utf8proc_int32_t>(c)); }
 
 int combining(char32_t c) { return utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class; }
@@ -68,6 +73,15 @@ std::uint8_t class_bits(char32_t c) {
     bits |= kCaseIgnorable;
   if (combining(c) > 0) bits |= kReordered;
   return bits;
+}
+
+std::uint8_t word_class(char32_t c) {
+  using enum data::WordClass;
+  const char kind = category(c)[0];
+  return static_cast<std::uint8_t>(kind == 'L'          ? letter
+                                   : kind == 'N'        ? number
+                                   : in(kWhiteSpace, c) ? space
+                                                        : other);
 }
 
 // Lower case, NFD, without Mn.
@@ -99,13 +113,14 @@ template <class T> void print_array(const char* declaration, const std::vector<T
 template <class T>
 void print_two_stages(const std::string& name, const char* type, const std::vector<T>& table) {
   constexpr std::size_t kPage = std::size_t{1} << data::unicode::kPageBits;
-  std::map<std::vector<T>, std::uint16_t> numbers;
+  std::map<std::u32string, std::uint16_t> numbers;
   std::vector<std::uint16_t> pages;
   std::vector<T> cells;
   for (std::size_t at = 0; at < table.size(); at += kPage) {
-    const std::vector<T> page(table.begin() + long(at), table.begin() + long(at + kPage));
+    const auto begin = table.begin() + long(at), end = begin + long(kPage);
+    const std::u32string page(begin, end);
     const auto [number, is_new] = numbers.emplace(page, static_cast<std::uint16_t>(numbers.size()));
-    if (is_new) cells.insert(cells.end(), page.begin(), page.end());
+    if (is_new) cells.insert(cells.end(), begin, end);
     pages.push_back(number->second);
   }
   print_array(("const std::uint16_t k" + name + "Page[kPages]").c_str(), pages);
@@ -115,13 +130,14 @@ void print_two_stages(const std::string& name, const char* type, const std::vect
 }  // namespace
 
 int main() {
-  std::vector<std::uint8_t> classes(0x110000);
+  std::vector<std::uint8_t> classes(0x110000), word_classes(0x110000);
   std::vector<std::uint16_t> fold_at(0x110000);
   std::map<std::u32string, std::uint16_t> where;
   std::vector<std::uint32_t> text = {0};  // at 0: "unchanged"; elsewhere a length, then the characters
   std::vector<std::uint32_t> combining_classes;
   for (char32_t c = 0; c < 0x110000; ++c) {
     classes[c] = class_bits(c);
+    word_classes[c] = word_class(c);
     if (combining(c) > 0 && category(c) != "Mn") {
       combining_classes.push_back(static_cast<std::uint32_t>(c) << 8 |
                                   static_cast<std::uint32_t>(combining(c)));
@@ -143,6 +159,7 @@ int main() {
       "namespace data {\nnamespace unicode {\n",
       utf8proc_version(), utf8proc_unicode_version());
   print_two_stages("Class", "std::uint8_t", classes);
+  print_two_stages("Word", "std::uint8_t", word_classes);
   std::printf("namespace {\n");
   print_two_stages("Fold", "std::uint16_t", fold_at);
   print_array("const std::uint32_t kFoldText[]", text);
