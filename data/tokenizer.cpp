@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "data/byte_bpe.h"
 #include "data/wordpiece.h"
 #include "engine/container.h"
 #include "engine/error.h"
@@ -25,6 +26,7 @@ bool looks_like_container(const std::filesystem::path& path) {
 }  // namespace
 
 std::unique_ptr<Tokenizer> deserialize_tokenizer(std::string_view payload, const std::string& where) {
+  if (payload.starts_with("bbpe")) return parse_byte_bpe(payload, where);
   return parse_wordpiece(payload, where);
 }
 

@@ -21,19 +21,25 @@ struct EncodeCounts {
   std::uint64_t special_words = 0;  // blank-separated words that are exactly [UNK] [SEP] [PAD] [CLS] [MASK]
 };
 
+// What no token reaches across: the words of BERT, or those of GPT-2's pattern (data/gpt2_words.h).
+enum class WordRule : std::uint8_t { bert, gpt2 };
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
-  virtual std::string_view kind() const noexcept = 0;          // "wordpiece" (char vocabularies too)
-  virtual std::uint32_t size() const noexcept = 0;             // number of ids
-  virtual std::uint32_t end_of_text() const noexcept = 0;      // WordPiece: [SEP]; kNoToken if there is none
+  virtual std::string_view kind() const noexcept = 0;  // "wordpiece" (char vocabularies too) or "bbpe"
+  virtual WordRule words() const noexcept = 0;
+  virtual std::uint32_t size() const noexcept = 0;  // number of ids
+  // [SEP], or <|endoftext|> of byte-level BPE; kNoToken if there is none.
+  virtual std::uint32_t end_of_text() const noexcept = 0;
   virtual std::string_view piece(std::uint32_t id) const = 0;  // as in the vocabulary file; id < size()
   // Appends the ids of `text` and adds to *counts. `unknown_words`, when given, receives each word that
   // became [UNK]. The ids of two texts, one after the other, are those of the joined text if the cut is where
-  // a word ends: before or behind a blank or a line end. Several threads may call it at once.
+  // a word ends (data/text_cut.h finds such places). Several threads may call it at once.
   virtual void encode(std::string_view text, std::vector<std::uint32_t>& ids, EncodeCounts* counts = nullptr,
                       std::vector<std::string>* unknown_words = nullptr) const = 0;
-  // The text of ids, each < size(). Lossy for WordPiece (docs/data.md, "Decoding").
+  // The text of ids, each < size(). Lossy for WordPiece (docs/data.md, "Decoding"); for byte-level BPE the
+  // bytes that were encoded, which need not be UTF-8.
   virtual std::string decode(std::span<const std::uint32_t> ids) const = 0;
   // Bytes at the start of decode(ids) that may be shown while more ids are to come: not the character or the
   // word at the end that the next id may go on with.

@@ -237,7 +237,7 @@ bool WordPiece::has_capitals() const noexcept {
 std::unique_ptr<WordPiece> parse_wordpiece(std::string_view payload, const std::string& where) {
   const bool lower = payload.starts_with(kPayloadLower);
   engine::require(lower || payload.starts_with(kPayloadCased), Exit::checkpoint,
-                  "{}: does not begin with a known kind of tokenizer; expected 'wordpiece'", where);
+                  "{}: does not begin with a known kind of tokenizer; expected 'wordpiece' or 'bbpe'", where);
   payload.remove_prefix(lower ? kPayloadLower.size() : kPayloadCased.size());
   return std::make_unique<WordPiece>(split_lines(payload), lower, where);
 }

@@ -23,6 +23,7 @@ class WordPiece final : public Tokenizer {
   WordPiece(std::vector<std::string> tokens, bool lower, const std::string& where);
 
   std::string_view kind() const noexcept override { return "wordpiece"; }
+  WordRule words() const noexcept override { return WordRule::bert; }
   std::uint32_t size() const noexcept override { return static_cast<std::uint32_t>(tokens_.size()); }
   std::uint32_t end_of_text() const noexcept override { return end_of_text_; }
   std::string_view piece(std::uint32_t id) const override;
