@@ -75,8 +75,9 @@ ByteBpe::ByteBpe(const std::vector<std::string>& merged, const std::string& wher
   for (std::uint32_t id = kFirstMerged; id < size(); ++id) {
     search(all[id], id, path);
     require(path.ids.size() == 2, Exit::checkpoint,
-            "{}: line {}: the token falls into {} earlier ones, expected two, which it joins", where, id + 1,
-            path.ids.size());
+            "{}: line {}: the token falls into {} earlier ones, expected two, which it joins; the file is "
+            "damaged",
+            where, id + 1, path.ids.size());
     tokens_[id].left = path.ids[0];
     tokens_[id].right = path.ids[1];
     merges_.add(path.ids[0], path.ids[1], id);
@@ -276,15 +277,15 @@ std::unique_ptr<ByteBpe> parse_byte_bpe(std::string_view payload, const std::str
     }
     auto bytes = bytes_of_spelling(line);
     require(bytes.has_value(), Exit::checkpoint,
-            "{}: line {} holds a character that stands for no byte; expected GPT-2's spelling", where,
-            id + 1);
+            "{}: line {} holds a character that stands for no byte; the file is damaged", where, id + 1);
     if (id >= kFirstMerged) {
       merged.push_back(std::move(*bytes));
     } else {
       const auto expected = static_cast<char>(kBytesByLetter[id - 1]);
       require(*bytes == std::string_view(&expected, 1), Exit::checkpoint,
-              "{}: line {} is not '{}'; expected the 256 bytes in the order of their letters", where, id + 1,
-              spell_bytes({&expected, 1}));
+              "{}: line {} is not '{}'; expected the 256 bytes in the order of their letters; the file is "
+              "damaged",
+              where, id + 1, spell_bytes({&expected, 1}));
     }
   }
   require(id >= kFirstMerged, Exit::checkpoint, "{}: {} tokens, expected at least {}", where, id,

@@ -35,7 +35,8 @@ void PartStream::text(std::string_view piece) {
     block_.text.append(part);
     piece.remove_prefix(part.size());
     if (part.size() < room) break;
-    emit(safe_cut(std::string_view(block_.text).substr(pending_), options_.converter), PartEnd::open);
+    emit(safe_cut(std::string_view(block_.text).substr(pending_), options_.words, options_.converter),
+         PartEnd::open);
   }
 }
 

@@ -53,6 +53,7 @@ class PartStream final : public DocumentSink {
   struct Options {
     bool raw = false;  // one document without limits, which is never ended
     std::uint64_t seed = 1;
+    WordRule words = WordRule::bert;  // of the tokenizer
     const Converter* converter = nullptr;
     std::size_t part_bytes = 64 << 10;  // largest part
     std::size_t block_bytes = 256 << 10;

@@ -7,7 +7,6 @@
 
 #include "data/block_converter.h"
 #include "data/block_queue.h"
-#include "data/char_vocab.h"
 #include "data/input.h"
 #include "data/part_stream.h"
 #include "data/t2s.h"
@@ -55,6 +54,12 @@ class Preparation {
     return std::move(report_);
   }
 
+  std::unique_ptr<Tokenizer> train(PrepareReport& report) {
+    auto tokenizer = train_on_inputs();
+    report = std::move(report_);
+    return tokenizer;
+  }
+
  private:
   void poll() const {
     if (interrupt_ != nullptr) interrupt_->check();
@@ -73,13 +78,14 @@ class Preparation {
   const Converter* converter() const { return converter_ ? &*converter_ : nullptr; }
 
   // Reads all inputs: `work` runs in `workers_` threads on blocks whose text is converted, `consume` for one
-  // block after the other, in order.
-  void run_blocks(const std::function<void(TextBlock&, int)>& work,
+  // block after the other, in order. Parts of documents are cut by the rule `words`.
+  void run_blocks(WordRule words, const std::function<void(TextBlock&, int)>& work,
                   const std::function<void(TextBlock&)>& consume) {
     const BlockConverter converting(converter(), variant_of(options_.t2s));
     BlockQueue<TextBlock> queue(static_cast<std::size_t>(workers_) + 8);
     PartStream parts({.raw = options_.raw,
                       .seed = options_.seed,
+                      .words = words,
                       .converter = converter(),
                       .part_bytes = options_.part_bytes,
                       .block_bytes = options_.block_bytes},
@@ -140,16 +146,16 @@ class Preparation {
 
   void write_text() {
     TextOutput out(options_.output, [this] { poll(); });
-    run_blocks([](TextBlock&, int) {},
-               [&](TextBlock& block) {
-                 for_each_part(block,
-                               [&](const Part& part, std::string_view text, std::span<const std::uint32_t>) {
-                                 if (options_.raw) return out.raw(text);
-                                 out.add(text);
-                                 if (part.then == PartEnd::whole) out.end_document();
-                                 if (part.then == PartEnd::abandoned) out.abandon_document();
-                               });
-               });
+    run_blocks(
+        WordRule::bert, [](TextBlock&, int) {},
+        [&](TextBlock& block) {
+          for_each_part(block, [&](const Part& part, std::string_view text, std::span<const std::uint32_t>) {
+            if (options_.raw) return out.raw(text);
+            out.add(text);
+            if (part.then == PartEnd::whole) out.end_document();
+            if (part.then == PartEnd::abandoned) out.abandon_document();
+          });
+        });
     check_content();
     out.finish();
   }
@@ -157,15 +163,16 @@ class Preparation {
   void write_tokens() {
     const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer();
     TokenFileWriter out(options_.output, *tokenizer, options_.raw, options_.split, [this] { poll(); });
-    run_blocks([&](TextBlock& block, int) { encode(*tokenizer, options_.seed, block); },
-               [&](TextBlock& block) {
-                 for_each_part(
-                     block, [&](const Part& part, std::string_view text, std::span<const std::uint32_t> ids) {
-                       out.add(ids, text.size());
-                       if (part.then == PartEnd::whole) out.end_document(part.hash);
-                       if (part.then == PartEnd::abandoned) out.abandon_document();
-                     });
-               });
+    run_blocks(
+        tokenizer->words(), [&](TextBlock& block, int) { encode(*tokenizer, options_.seed, block); },
+        [&](TextBlock& block) {
+          for_each_part(block,
+                        [&](const Part& part, std::string_view text, std::span<const std::uint32_t> ids) {
+                          out.add(ids, text.size());
+                          if (part.then == PartEnd::whole) out.end_document(part.hash);
+                          if (part.then == PartEnd::abandoned) out.abandon_document();
+                        });
+        });
     check_content();
     name_commonest_unknown();
     report_.summary = out.finish({.t2s = options_.t2s,
@@ -246,33 +253,29 @@ class Preparation {
       report_.tokenizer = fmt::format("{} ({} tokens)", options_.tokenizer, tokenizer->size());
       return tokenizer;
     }
-    return train_vocabulary();
-  }
-
-  std::unique_ptr<Tokenizer> train_vocabulary() {
     // Standard input can be read once, training and encoding need it twice.
     if (std::ranges::find(files_, "-") != files_.end()) spool_.emplace(options_.output.parent_path());
-    std::vector<std::unique_ptr<CharCounter>> counters;
-    for (int i = 0; i < workers_; ++i) counters.push_back(std::make_unique<CharCounter>(options_.lower));
-    run_blocks(
-        [&](TextBlock& block, int worker) {
-          std::size_t begin = 0;
-          for (const Part& part : block.parts) {
-            counters[static_cast<std::size_t>(worker)]->add(
-                std::string_view(block.converted).substr(begin, part.converted_end - begin));
-            begin = part.converted_end;
-          }
-        },
-        [&](TextBlock& block) { for_each_part(block, [](auto&&...) {}); });
+    auto tokenizer = train_on_inputs();
     if (spool_) spool_->flush(), spooled_ = true;
-    check_content();
-    for (int i = 1; i < workers_; ++i) counters[0]->merge(*counters[static_cast<std::size_t>(i)]);
-    CharVocabReport trained;
-    auto tokenizer = counters[0]->finish(options_.vocab_size, options_.coverage, &trained);
+    const VocabularyReport trained = report_.vocabulary;
     report_ = {};
-    report_.tokenizer = fmt::format("trained on the input: {} tokens, {:.4f} % of its characters",
-                                    trained.size, 100 * trained.coverage());
+    report_.vocabulary = trained;
+    report_.tokenizer = "trained on the input: " + trained.text();
     return tokenizer;
+  }
+
+  std::unique_ptr<Tokenizer> train_on_inputs() {
+    VocabularyOptions training = options_.training;
+    training.lower = options_.lower;
+    VocabularyTrainer trainer(training, workers_, options_.raw);
+    run_blocks(
+        trainer.words(), [&](TextBlock& block, int worker) { trainer.work(block, worker); },
+        [&](TextBlock& block) {
+          trainer.consume(block);
+          for_each_part(block, [](auto&&...) {});
+        });
+    check_content();
+    return trainer.finish(report_.vocabulary, [this] { poll(); });
   }
 
   void name_commonest_unknown() {
@@ -327,6 +330,12 @@ class Preparation {
 PrepareReport prepare(const PrepareOptions& options, const Interrupt* interrupt,
                       const std::function<void(const PrepareReport&)>& progress) {
   return Preparation(options, interrupt, progress).run();
+}
+
+std::unique_ptr<Tokenizer> train_vocabulary(const PrepareOptions& options, PrepareReport& report,
+                                            const Interrupt* interrupt,
+                                            const std::function<void(const PrepareReport&)>& progress) {
+  return Preparation(options, interrupt, progress).train(report);
 }
 
 }  // namespace data

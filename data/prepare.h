@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "data/interrupt.h"
 #include "data/token_file.h"
 #include "data/tokenizer.h"
+#include "data/vocabulary_trainer.h"
 
 namespace data {
 
@@ -20,9 +22,8 @@ struct PrepareOptions {
   std::vector<std::string> inputs;  // paths, folders, "-"
   std::filesystem::path output;     // with `text` also "-"
   std::string vocab, tokenizer;     // files; neither: a vocabulary is trained on the input
-  std::uint32_t vocab_size = 16384;
-  double coverage = 0.9999;
-  bool lower = true;        // WordPiece: lower-case and strip marks
+  VocabularyOptions training;
+  bool lower = true;        // WordPiece: lower-case and strip marks; in place of training.lower
   std::string t2s = "t2s";  // an OpenCC configuration or "off"
   Split split;
   std::uint64_t seed = 1;
@@ -43,7 +44,8 @@ struct PrepareReport {
   std::vector<std::string> warnings;                                     // lines
   std::vector<std::pair<std::string, std::uint64_t>> commonest_unknown;  // at most ten
   TokenFileSummary summary;
-  std::string tokenizer;  // what it was made of or read from, for people
+  std::string tokenizer;        // what it was made of or read from, for people
+  VocabularyReport vocabulary;  // of one that was trained
 };
 
 // `progress`, when given, is called after every block with what is known so far. Throws Error (usage: options
@@ -51,5 +53,11 @@ struct PrepareReport {
 // and OutputClosed; then nothing is left of the output.
 PrepareReport prepare(const PrepareOptions&, const Interrupt* interrupt = nullptr,
                       const std::function<void(const PrepareReport&)>& progress = {});
+
+// The vocabulary that prepare() would train on the inputs, for options.output: nothing is written, and of the
+// options those of the split and of the vocabulary's files do not matter. Throws as prepare() does.
+std::unique_ptr<Tokenizer> train_vocabulary(const PrepareOptions&, PrepareReport&,
+                                            const Interrupt* interrupt = nullptr,
+                                            const std::function<void(const PrepareReport&)>& progress = {});
 
 }  // namespace data

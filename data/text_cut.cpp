@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "data/gpt2_words.h"
 #include "data/unicode_tables.h"
 #include "data/utf8.h"
 
@@ -36,6 +37,14 @@ bool after_punctuation(std::string_view text, std::size_t at) {
   return is_well_formed(next) && (class_of(next_code_point(start)) & char_class::kDropped) == 0;
 }
 
+bool between_words(std::string_view text, std::size_t at) {
+  return at < text.size() && parts_gpt2_words(text, at);
+}
+
+bool after_line_end(std::string_view text, std::size_t at) {
+  return text[at - 1] == '\n' && between_words(text, at);
+}
+
 bool keeps_phrases(std::string_view text, std::size_t at, const Converter* converter) {
   if (converter == nullptr) return true;
   const std::string right = repair_utf8(text.substr(at, kPhraseBytes));
@@ -51,12 +60,16 @@ bool keeps_phrases(std::string_view text, std::size_t at, const Converter* conve
 
 }  // namespace
 
-std::size_t safe_cut(std::string_view text, const Converter* converter) {
+std::size_t safe_cut(std::string_view text, WordRule words, const Converter* converter) {
   const std::size_t half = text.size() / 2;
-  if (const std::size_t line = text.rfind('\n'); line != text.npos && line >= half) return line + 1;
+  const std::size_t line = text.rfind('\n');
+  if (words == WordRule::bert && line != text.npos && line >= half) return line + 1;
   // What a phrase could go on with must be in sight.
   const std::size_t ahead = converter == nullptr ? 0 : std::min(kPhraseBytes, text.size() / 4);
-  for (const auto& is_candidate : {after_blank, after_han, after_punctuation}) {
+  using Candidate = bool (*)(std::string_view, std::size_t);
+  static constexpr Candidate kBert[] = {after_blank, after_han, after_punctuation};
+  static constexpr Candidate kGpt2[] = {after_line_end, between_words};
+  for (const Candidate is_candidate : words == WordRule::bert ? std::span<const Candidate>(kBert) : kGpt2) {
     int tries = 0;
     for (std::size_t at = text.size() - ahead; at > std::max<std::size_t>(half, 1) && tries < kTries; --at) {
       if (!is_candidate(text, at)) continue;

@@ -31,8 +31,8 @@ Scene::Scene() {
   write_file(folder_ / "elf", std::string_view("\x7f\x45LF\2\1\1\0\0\0\0\0\0\0\0\0\3\0>\0\1\0\0\0", 24));
   write_file(folder_ / "other.safetensors", foreign_safetensors());
   fs::create_directory(folder_ / "folder");
-  REQUIRE(run("tokenizer train text -o tokenizer").code == 0);
-  REQUIRE(run("prepare text -o other.bin --t2s off").code == 0);
+  REQUIRE(run("tokenizer train text -o tokenizer --kind char --t2s off").code == 0);
+  REQUIRE(run("prepare text -o other.bin --kind char --t2s off").code == 0);
 }
 
 const std::vector<std::string>& Scene::foreign() {

@@ -329,7 +329,8 @@ TEST_CASE("bad input: what --resume and --init-from cannot go on from") {
   const Scene scene;
   const std::string sample =
       "'" + (tests::repository() / "data/sample/zhwiki-abstract-sample.xml").string() + "'";
-  REQUIRE(scene.run("prepare --val 0.2 -o again.bin " + sample).code == 0);  // the same vocabulary
+  REQUIRE(scene.run("prepare --kind char --val 0.2 -o again.bin " + sample).code ==
+          0);  // the same vocabulary
   scene.refuses(
       "train_gpt",
       {{"train_gpt --resume -o none", 4, {"none", "--resume=auto"}},

@@ -44,8 +44,7 @@ TEST_CASE("bad machine: a disk that fills while an output is written") {
                 {{"ulimit -f 8; prepare --t2s off -o x " + text, 7, {"temporary file", "File too large"}},
                  {"ulimit -f 8; prepare --t2s off -o ckpt.bin - <" + text, 7, {"File too large"}},
                  {"ulimit -f 8; prepare --t2s off --text -o text " + text, 7, {"text", "not changed"}}});
-  scene.refuses("tokenizer",
-                {{"ulimit -f 1; tokenizer train --coverage 1 -o x " + text, 7, {"x:", "not changed"}}});
+  scene.refuses("tokenizer", {{"ulimit -f 1; tokenizer train -o x " + text, 7, {"x:", "not changed"}}});
   // The last checkpoint stays.
   const auto before = scene.files();
   const Ran ran = scene.run("ulimit -f 200; train_gpt --resume -x 22 -v 0");

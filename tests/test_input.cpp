@@ -192,13 +192,14 @@ TEST_CASE("input: formats are told by content") {
 }
 
 TEST_CASE("text cut: keeps lines, words, characters and phrases") {
-  CHECK(data::safe_cut("aa aaa\nbb cc", nullptr) == 7);  // the line feed is in the second half
-  CHECK(data::safe_cut("\naaaabb cc", nullptr) == 8);
-  CHECK(data::safe_cut("aaaa中bbb", nullptr) == 7);
-  CHECK(data::safe_cut("abc,def,ghi", nullptr) == 8);
-  CHECK(data::safe_cut("abcdef,[UNK", nullptr) == 11);  // not before a bracket
-  CHECK(data::safe_cut("aé\xC3", nullptr) == 3);        // the last character is not whole
-  CHECK(data::safe_cut("x", nullptr) == 1);
+  CHECK(data::safe_cut("aa aaa\nbb cc", data::WordRule::bert, nullptr) ==
+        7);  // the line feed is in the second half
+  CHECK(data::safe_cut("\naaaabb cc", data::WordRule::bert, nullptr) == 8);
+  CHECK(data::safe_cut("aaaa中bbb", data::WordRule::bert, nullptr) == 7);
+  CHECK(data::safe_cut("abc,def,ghi", data::WordRule::bert, nullptr) == 8);
+  CHECK(data::safe_cut("abcdef,[UNK", data::WordRule::bert, nullptr) == 11);  // not before a bracket
+  CHECK(data::safe_cut("aé\xC3", data::WordRule::bert, nullptr) == 3);  // the last character is not whole
+  CHECK(data::safe_cut("x", data::WordRule::bert, nullptr) == 1);
   for (const std::string_view text : {"中", "é", "😂", "a"}) {
     CHECK(data::whole_characters(text) == text.size());
     for (std::size_t cut = 1; cut < text.size(); ++cut)

@@ -146,14 +146,17 @@ TEST_CASE("prepare: same file for any threads and buffers" *
           doctest::skip(tests::lacks_shared("prepare: same file for any threads and buffers",
                                             "zhwiki-paragraphs-abstract-format.xml.gz"))) {
   tests::TempDir dir;
-  for (const bool trained : {false, true}) {
+  for (const std::string vocabulary : {"read", "char", "bbpe"}) {
+    CAPTURE(vocabulary);
     std::string first;
     for (const Setting& setting : kSettings) {
       PrepareOptions options;
       options.inputs = {(tests::shared_data() / "zhwiki-paragraphs-abstract-format.xml.gz").string()};
       options.output = dir / "x.bin";
-      if (!trained) options.vocab = bert();
-      options.vocab_size = 5000;
+      if (vocabulary == "read") options.vocab = bert();
+      options.training.kind =
+          vocabulary == "char" ? data::VocabularyKind::character : data::VocabularyKind::bbpe;
+      options.training.size = 5000;
       const auto report = data::prepare(with(options, setting));
       CHECK(report.documents == 10'828);
       const std::string bytes = tests::read_file(dir / "x.bin");

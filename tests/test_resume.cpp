@@ -119,8 +119,9 @@ TEST_CASE("resume: other validation data are refused, the best loss would mean n
     std::string documents;
     for (int i = 0; i < 40 * std::atoi(number); i++) documents += "丁七万丈三上下\n\n";
     tests::write_file(folder / "text", documents);
-    const Ran made = tests::run_command(tests::program("prepare") + " " + text +
-                                        " --t2s off --val 0.3 --split tail -o " + validation + number + "'");
+    const Ran made =
+        tests::run_command(tests::program("prepare") + " " + text +
+                           " --kind char --t2s off --val 0.3 --split tail -o " + validation + number + "'");
     REQUIRE(made.code == 0);
   }
   run("-d " + validation + "1' --preset tiny --layers 1 -t 16 -b 1 -x 4 -v 1 -s 0 --stop-at 2 --val-data " +

@@ -146,7 +146,8 @@ TEST_CASE("train_gpt: refusals") {
   check_refused(train("-d " + file + out), "train_gpt", 3, "truncated");
   check_refused(train("-d " + model.checkpoint() + out), "train_gpt", 3, "nsa-tokens");
   check_refused(train("-t 100k" + data + out), "train_gpt", 3, "-t");
-  const Ran other = run_command("printf 'a b c\\n\\nd e f\\n' | " + program("prepare") + " - -o " + file);
+  const Ran other =
+      run_command("printf 'a b c\\n\\nd e f\\n' | " + program("prepare") + " - --kind char -o " + file);
   REQUIRE(other.code == 0);
   check_refused(train("--val-data " + file + data + out), "train_gpt", 4, "another vocabulary");
   check_refused(train("--resume" + data + out), "train_gpt", 4, "--resume");

@@ -16,7 +16,7 @@ std::string TrainedModel::flags() {
 
 TrainedModel::TrainedModel() {
   const std::string text = "'" + (repository() / "data/sample/zhwiki-abstract-sample.xml").string() + "'";
-  const Ran prepared = run_command(program("prepare") + " " + text + " --val 0.05 -o " + data());
+  const Ran prepared = run_command(program("prepare") + " " + text + " --kind char --val 0.05 -o " + data());
   if (prepared.code != 0) throw std::runtime_error("tests: prepare failed: " + prepared.err);
   training_ = run_command(program("train_gpt") + flags() + "-x 20 -v 10 -s 10 --prompt 北京 -d " + data() +
                           " -o " + checkpoint());

@@ -37,7 +37,7 @@ class SmallData {
     }
     write_file(folder_ / "text", text);
     const Ran made = run_command(program("prepare") + " '" + (folder_ / "text").string() +
-                                 "' --t2s off --val 0.06 --split tail -o '" + file() + "'");
+                                 "' --kind char --t2s off --val 0.06 --split tail -o '" + file() + "'");
     if (made.code != 0) throw std::runtime_error("tests: prepare failed: " + made.err);
   }
   std::string file() const { return (folder_ / "data.bin").string(); }

@@ -4,7 +4,7 @@ set -eu
 rm -rf demo
 mkdir demo
 say() { printf '\n$ %s\n' "$*"; "$@"; }
-say ./prepare data/sample/zhwiki-abstract-sample.xml -o demo/zhwiki.bin --val 0.05
+say ./prepare data/sample/zhwiki-abstract-sample.xml -o demo/zhwiki.bin --kind char --val 0.05
 say ./train_gpt -d demo/zhwiki.bin -o demo/ckpt.bin --preset tiny --steps 300 --lr 2e-3 --warmup 40 \
   --eval-every 100 --sample-every 150 --save-every 0
 say ./sample -c demo/ckpt.bin -p 数学 -n 60 --seed 7

@@ -103,7 +103,7 @@ int run(const data::PrepareOptions& options, bool quiet) {
 
 struct Flags {  // what needs a second look once all are known
   data::PrepareOptions options;
-  std::string output, kind = "char", rule = "hash";
+  std::string output, kind = "bbpe", rule = "hash";
   std::int64_t vocab_size = 16384, seed = 1, limit = kMost, threads = tools::default_threads();
   bool cased = false, quiet = false;
 };
@@ -134,8 +134,8 @@ tools::Body set_up(CLI::App& app, Flags& f) {
   tools::add_choice(app, "--kind", f.kind, {"bbpe", "char"}, "what a token of the trained vocabulary is");
   tools::add_size(app, "--vocab-size", f.vocab_size, 1, std::int64_t{1} << 24,
                   "tokens of the trained vocabulary, at most");
-  tools::add_real(app, "--coverage", o.coverage, 0, 1,
-                  "share of the text's characters that the trained vocabulary holds");
+  tools::add_real(app, "--coverage", o.training.coverage, 0, 1,
+                  "char: share of the text's characters that the trained vocabulary holds");
   tools::refuse_empty(app.add_option("--t2s", o.t2s, "OpenCC configuration for the text, or off"))
       ->capture_default_str()
       ->type_name("t2s|CONFIG|off");
@@ -165,11 +165,13 @@ tools::Body set_up(CLI::App& app, Flags& f) {
                      "--split", "--seed"},
                     "--text", "text is written, not tokens");
     refuse_together(app, {"--text-field", "--doc-sep"}, "--raw", "a raw stream has no documents");
-    require(f.kind == "char", Exit::usage,
-            "--kind bbpe: byte-level BPE is not built in yet; use --kind char");
+    const bool trains = f.options.vocab.empty() && f.options.tokenizer.empty();
+    require(!trains || f.kind == "char" || app.count("--coverage") + app.count("--cased") == 0, Exit::usage,
+            "--coverage and --cased are for --kind char: byte-level BPE holds every byte; leave them out");
+    f.options.training.kind = f.kind == "char" ? data::VocabularyKind::character : data::VocabularyKind::bbpe;
     f.options.output = f.output;
     f.options.split.rule = f.rule == "tail" ? data::Split::Rule::tail : data::Split::Rule::hash;
-    f.options.vocab_size = static_cast<std::uint32_t>(f.vocab_size);
+    f.options.training.size = static_cast<std::uint32_t>(f.vocab_size);
     f.options.seed = static_cast<std::uint64_t>(f.seed);
     f.options.lower = !f.cased;
     f.options.threads = static_cast<int>(f.threads);

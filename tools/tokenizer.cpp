@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "data/char_vocab.h"
-#include "data/part_stream.h"
+#include "data/prepare.h"
 #include "data/tokenizer.h"
+#include "data/tokenizer_json.h"
 #include "data/utf8.h"
 #include "data/wordpiece.h"
 #include "engine/durable_file.h"
@@ -25,49 +25,63 @@ using engine::require;
 void warn(const std::string& line) { tools::note("tokenizer: warning: {}\n", tools::printable(line)); }
 
 struct Train {
-  std::vector<std::string> inputs;
-  std::string output, kind = "char", text_field, separator;
-  std::int64_t vocab_size = 16384;
-  double coverage = 0.9999;
+  data::PrepareOptions options;
+  std::string output, kind = "bbpe";
+  std::int64_t vocab_size = 16384, threads = tools::default_threads();
   bool cased = false;
 };
 
-int train(const Train& options) {
-  require(options.kind == "char", Exit::usage,
-          "--kind {}: this version trains char vocabularies only; expected --kind char", options.kind);
-  const auto files = data::expand_inputs(options.inputs);
-  data::check_output(options.output, files);
-  data::CharCounter counter(!options.cased);
-  std::uint64_t replaced = 0;
-  data::PartStream parts({}, [&](const data::TextBlock& block) {
-    std::size_t from = 0;
-    for (const data::Part& part : block.parts) {
-      counter.add(
-          data::repair_utf8(std::string_view(block.text).substr(from, part.text_end - from), &replaced));
-      from = part.text_end;
-    }
-  });
-  const data::InputOptions reading;
-  for (const std::string& name : files) {
-    data::Input input(name, reading, UINT64_MAX, warn);
-    data::read_documents(input, {options.text_field, options.separator}, parts);
-  }
-  parts.finish(false);
-  for (const std::string& line : parts.warnings()) warn(line);
+void set_up_train(CLI::App& app, Train& f) {
+  data::PrepareOptions& o = f.options;
+  tools::refuse_empty(app.add_option("INPUT", o.inputs, "files, folders, - for standard input"))
+      ->required()
+      ->default_str("")
+      ->type_name("");
+  tools::refuse_empty(app.add_option("-o,--output", f.output, "the tokenizer file to write"))
+      ->type_name("FILE")
+      ->required();
+  tools::add_choice(app, "--kind", f.kind, {"bbpe", "char"}, "what a token is");
+  tools::add_size(app, "--vocab-size", f.vocab_size, 1, 1 << 24, "tokens, at most");
+  tools::add_real(app, "--coverage", o.training.coverage, 0, 1,
+                  "char: share of the text's characters to hold");
+  app.add_flag("--cased", f.cased, "char: keep capitals and accents");
+  tools::refuse_empty(app.add_option("--t2s", o.t2s, "OpenCC configuration for the text, or off"))
+      ->capture_default_str()
+      ->type_name("t2s|CONFIG|off");
+  app.add_option("--text-field", o.text_field, "JSON: the field with the text")->type_name("NAME");
+  app.add_option("--doc-sep", o.separator, "plain text: line between documents")->type_name("TEXT");
+  tools::add_integer(app, "--threads", f.threads, 1, 1024, "threads that convert and count");
+}
 
-  data::CharVocabReport report;
-  const auto vocabulary =
-      counter.finish(static_cast<std::uint32_t>(options.vocab_size), options.coverage, &report);
-  require(report.characters > 0, Exit::data, "{}: no text to train on", options.inputs.front());
-  data::save_tokenizer(*vocabulary, options.output);
-  tools::note(
-      "{}: {} tokens for {} characters ({} different), coverage {:.4f} %, {} ill-formed places replaced\n",
-      tools::printable(options.output), report.size, report.characters, report.distinct,
-      100 * report.coverage(), replaced);
-  if (report.coverage() < options.coverage)
+int train(const CLI::App& app, Train& f) {
+  const bool bbpe = f.kind == "bbpe";
+  require(!bbpe || app.count("--coverage") + app.count("--cased") == 0, Exit::usage,
+          "--coverage and --cased are for --kind char: byte-level BPE holds every byte; leave them out");
+  data::PrepareOptions& o = f.options;
+  o.output = f.output;
+  o.text = false;
+  o.lower = !f.cased;
+  o.threads = static_cast<int>(f.threads);
+  o.training.kind = bbpe ? data::VocabularyKind::bbpe : data::VocabularyKind::character;
+  o.training.size = static_cast<std::uint32_t>(f.vocab_size);
+  data::PrepareReport report;
+  try {
+    const data::Interrupt interrupt;
+    const auto vocabulary = data::train_vocabulary(o, report, &interrupt);
+    for (const std::string& line : report.warnings) warn(line);
+    data::save_tokenizer(*vocabulary, f.output);
+  } catch (const data::Interrupted& stop) {
+    tools::complain("tokenizer", "stopped by a signal, nothing was written");
+    return 128 + stop.signal;
+  }
+  tools::note("{}: {}; {} documents, {} bytes of text, {} ill-formed places replaced\n",
+              tools::printable(f.output), report.vocabulary.text(), tools::with_commas(report.documents),
+              tools::with_commas(report.text_bytes), tools::with_commas(report.replaced));
+  const data::CharVocabReport& characters = report.vocabulary.character;
+  if (!bbpe && characters.coverage() < o.training.coverage)
     warn(fmt::format(
         "--vocab-size {} covers less than --coverage {:g}; {:.4f} % of the characters become [UNK]",
-        options.vocab_size, options.coverage, 100 * (1 - report.coverage())));
+        f.vocab_size, o.training.coverage, 100 * (1 - characters.coverage())));
   return 0;
 }
 
@@ -110,7 +124,8 @@ int encode(const Source& source, bool json) {
       line = text.get<std::string>();
     }
     ids.clear();
-    tokenizer->encode(data::repair_utf8(line), ids);
+    // Byte-level BPE takes any bytes.
+    tokenizer->encode(tokenizer->words() == data::WordRule::gpt2 ? line : data::repair_utf8(line), ids);
     write_line(json ? fmt::format("[{}]", fmt::join(ids, ",")) : fmt::format("{}", fmt::join(ids, " ")));
   }
   check_input_end();
@@ -158,19 +173,27 @@ int info(const std::string& file) {
   return 0;
 }
 
-int export_vocab(const std::string& file, const std::string& output) {
-  require(!output.ends_with(".json"), Exit::usage,
-          "-o {}: only vocab.txt can be written; expected a name in .txt", output);
+std::string vocab_txt(const data::Tokenizer& tokenizer) {
+  std::string text;
+  for (std::uint32_t id = 0; id < tokenizer.size(); ++id) (text += tokenizer.piece(id)) += '\n';
+  return text;
+}
+
+int export_vocabulary(const std::string& file, const std::string& output) {
   const auto tokenizer = data::load_tokenizer(file);
   data::check_output(output, {file});
-  std::string text;
-  for (std::uint32_t id = 0; id < tokenizer->size(); ++id) {
-    text += tokenizer->piece(id);
-    text += '\n';
-  }
+  const bool json = output.ends_with(".json");
+  const std::string text = json ? data::tokenizer_json(*tokenizer) : vocab_txt(*tokenizer);
   engine::DurableFile out(output);
   out.write(std::as_bytes(std::span(text)));
   out.commit();
+  const auto* wordpiece = dynamic_cast<const data::WordPiece*>(tokenizer.get());
+  if (!json && wordpiece == nullptr)
+    warn(
+        "a vocab.txt lists the tokens of byte-level BPE but not what they are; programs need a "
+        "tokenizer.json");
+  if (!json && wordpiece != nullptr && !wordpiece->lower())
+    warn("a vocab.txt does not say that it is cased; read it with --cased");
   return 0;
 }
 
@@ -187,24 +210,7 @@ int main(int argc, char** argv) {
         app.require_subcommand(0, 1)->fallthrough();
         app.add_flag("--quiet")->description("no progress, as in every program; there is none here");
         CLI::App* train_app = app.add_subcommand("train", "makes a vocabulary from text");
-        tools::refuse_empty(
-            train_app->add_option("INPUT", training.inputs, "files, folders, - for standard input"))
-            ->required()
-            ->default_str("")
-            ->type_name("");
-        tools::refuse_empty(
-            train_app->add_option("-o,--output", training.output, "the tokenizer file to write"))
-            ->type_name("FILE")
-            ->required();
-        tools::add_choice(*train_app, "--kind", training.kind, {"char", "bbpe"}, "what a token is");
-        tools::add_size(*train_app, "--vocab-size", training.vocab_size, 1, 1 << 24, "tokens, at most");
-        tools::add_real(*train_app, "--coverage", training.coverage, 0, 1,
-                        "share of the text's characters to hold");
-        train_app->add_flag("--cased", training.cased, "keep capitals and accents");
-        train_app->add_option("--text-field", training.text_field, "JSON: the field with the text")
-            ->type_name("NAME");
-        train_app->add_option("--doc-sep", training.separator, "plain text: line between documents")
-            ->type_name("TEXT");
+        set_up_train(*train_app, training);
 
         CLI::App* encode_app = app.add_subcommand("encode", "turns lines of standard input into ids");
         add_source(*encode_app, encoding);
@@ -218,11 +224,13 @@ int main(int argc, char** argv) {
             ->required()
             ->type_name("");
 
-        CLI::App* export_app = app.add_subcommand("export", "writes a vocab.txt");
+        CLI::App* export_app = app.add_subcommand("export", "writes a tokenizer.json or a vocab.txt");
         tools::refuse_empty(export_app->add_option("FILE", export_file, "a tokenizer file"))
             ->required()
             ->type_name("");
-        tools::refuse_empty(export_app->add_option("-o,--output", export_output, "the vocab.txt to write"))
+        tools::refuse_empty(
+            export_app->add_option("-o,--output", export_output,
+                                   "a tokenizer.json (a name in .json) or a vocab.txt to write"))
             ->type_name("FILE")
             ->required();
 
@@ -231,11 +239,11 @@ int main(int argc, char** argv) {
                   "no command given, expected train, encode, decode, export or info; see --help");
           std::ios::sync_with_stdio(false);
           int code = 0;
-          if (train_app->parsed()) code = train(training);
+          if (train_app->parsed()) code = train(*train_app, training);
           else if (encode_app->parsed()) code = encode(encoding, json);
           else if (decode_app->parsed()) code = decode(decoding);
           else if (info_app->parsed()) code = info(info_file);
-          else code = export_vocab(export_file, export_output);
+          else code = export_vocabulary(export_file, export_output);
           tools::flush_out();
           return code;
         };

@@ -66,7 +66,7 @@ bool encode(Bytes bytes) {
   // A part of the text is cut as a stream would, before the rest of it is in sight.
   const std::string_view seen = text.substr(0, text.size() - text.size() * (chosen.choice / 2) / 256);
   if (seen.empty()) return true;
-  const std::size_t cut = data::safe_cut(seen, converter);
+  const std::size_t cut = data::safe_cut(seen, data::WordRule::bert, converter);
   hold(cut > 0 && cut <= seen.size(), "a cut in the text");
   const bool behind_blank = std::string_view(" \t\n").find(seen[cut - 1]) != std::string_view::npos;
   if (!behind_blank && cut >= data::whole_characters(seen)) return true;  // there was no safe place
