@@ -88,6 +88,14 @@ bool is_url(std::string_view text) {
   });
 }
 
+// Whether the line that `rest` begins with ends in view, with '='.
+bool is_short_heading(std::string_view rest) {
+  const std::size_t feed = rest.find('\n');
+  if (feed == rest.npos && rest.size() == kLookAhead) return false;
+  const std::string_view line = rest.substr(0, feed);
+  return line.size() > 2 && line.substr(0, line.find_last_not_of(" \t\r") + 1).ends_with('=');
+}
+
 bool is_word_byte(char c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
@@ -222,9 +230,7 @@ std::size_t WikitextCleaner::line_start(std::string_view rest) {
   if (c != '=') return 0;
   const std::size_t marks = run_of('=', rest);
   if (marks > 6) return 0;
-  const std::string_view line = rest.substr(0, rest.substr(0, kLookAhead).find('\n'));
-  if (marks == 1 && !(line.size() > 2 && line.substr(0, line.find_last_not_of(" \t\r") + 1).ends_with('=')))
-    return 0;
+  if (marks == 1 && !is_short_heading(rest.substr(0, kLookAhead))) return 0;
   if (open_[kTable] > 0 && open_[kTemplate] == 0) {  // it was never closed
     std::size_t mark = 0;
     while (open_[kTable] > 0) {
