@@ -30,7 +30,8 @@ std::size_t plain_bytes(std::string_view text) {
 }
 
 std::size_t run_of(char c, std::string_view text) {
-  return std::min(std::min(text.find_first_not_of(c), text.size()), kLookAhead);
+  text = text.substr(0, kLookAhead);
+  return std::min(text.find_first_not_of(c), text.size());
 }
 
 constexpr std::string_view kWideOpen = "（", kWideClose = "）";

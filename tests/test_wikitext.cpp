@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include <chrono>
+#include <ctime>
 
 namespace {
 
@@ -119,11 +119,11 @@ TEST_CASE("wikitext: hostile pages take linear time") {
   const auto seconds = [](const std::string& page) {
     data::WikitextCleaner cleaner(Variant::simplified);
     std::string out;
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();  // of this process: the machine may be busy
     for (std::size_t at = 0; at < page.size(); at += 64 << 10)
       cleaner.push(std::string_view(page).substr(at, 64 << 10), out);
     cleaner.finish(out);
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
   };
   for (const std::string_view part : {"{{",
                                       "[[",
@@ -177,7 +177,7 @@ TEST_CASE("wikitext: hostile pages take linear time") {
                                       "\xEF"}) {
     CAPTURE(part);
     const std::string page = repeated(part, 400'000 / part.size());
-    CHECK(seconds(page) < 1.0);
+    CHECK(seconds(page) < 0.5);
   }
   CHECK(text(repeated("{{", 50'000) + "x" + repeated("}}", 50'000)).empty());
   CHECK(text(repeated("{{", 1'000) + "x" + repeated("}}", 1'000) + "y") == "y");
