@@ -124,7 +124,7 @@ TEST_CASE("tools: prepare's errors are one line and leave nothing") {
                  {files.path("blank") + target, 3, "no documents"},
                  {files.path("control") + target + "--raw" + vocab, 3, "no text"},
                  {files.path("other.jsonl") + target, 3, "--text-field"},
-                 {files.path("bz2") + target, 3, "bzip2 -dc"},
+                 {files.path("bz2") + target, 3, "bzip2 data end early"},
                  {files.path("tokens") + target, 3, "made by this project"},
                  {files.path("cut.gz") + vocab + target, 3, "end early"},
                  {"- " + target, 3, "standard input: is empty"},
