@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "data/byte_bpe.h"
 #include "data/utf8.h"
 #include "data/wordpiece.h"
 #include "engine/error.h"
@@ -23,16 +24,17 @@ const data::WordPiece& vocabulary() {
 
 class TextModel {  // random weights: every token is about as likely
  public:
-  TextModel() : store_(engine::Device{}, engine::DType::f32), gpt_(config(), store_) {
+  explicit TextModel(const data::Tokenizer& tokenizer = vocabulary())
+      : store_(engine::Device{}, engine::DType::f32), gpt_(config(tokenizer.size()), store_) {
     store_.seal(false);
     store_.initialize(3, stream_);
   }
   model::Generator generator() { return {gpt_, stream_}; }
 
  private:
-  static model::GptConfig config() {
+  static model::GptConfig config(std::uint32_t tokens) {
     model::GptConfig c;
-    c.vocab = vocabulary().size(), c.layers = 1, c.width = 16, c.ffn = 16;
+    c.vocab = tokens, c.layers = 1, c.width = 16, c.ffn = 16;
     c.heads = {.query = 2, .kv = 2, .dim = 8};
     c.nsa = {.block = 4, .select = 2, .window = 4, .memory = 1};
     return c;
@@ -65,11 +67,12 @@ struct Text {
   std::string joined;
   std::int64_t drawn = 0;
 };
-Text generate(TextModel& model, std::uint64_t seed, const Ids& prompt, std::int64_t count, bool ignore) {
+Text generate(TextModel& model, std::uint64_t seed, const Ids& prompt, std::int64_t count, bool ignore,
+              const data::Tokenizer& tokenizer = vocabulary()) {
   Text text;
   auto generator = model.generator();
   model::Sampler sampler(kSampler, seed);
-  text.drawn = tools::generate_text(generator, sampler, vocabulary(),
+  text.drawn = tools::generate_text(generator, sampler, tokenizer,
                                     {.prompt = prompt, .tokens = count, .ignore_end_of_text = ignore},
                                     [&](std::string_view piece) {
                                       text.pieces.emplace_back(piece);
@@ -137,4 +140,26 @@ TEST_CASE("text: tokens of a prompt") {
       CHECK(error.code == engine::Exit::usage);
     }
   }
+}
+
+TEST_CASE("text: bytes that are no UTF-8 are shown as U+FFFD, whole characters at once") {
+  const data::ByteBpe bytes({}, "bytes");
+  TextModel model(bytes);
+  bool replaced = false;
+  for (std::uint64_t seed = 1; seed <= 10; seed++) {
+    const Ids prompt = tools::prompt_tokens(bytes, "京");
+    const Text text = generate(model, seed, prompt, 60, true, bytes);
+    auto generator = model.generator();
+    model::Sampler sampler(kSampler, seed);
+    std::vector<std::uint32_t> drawn;
+    Ids tokens = prompt;
+    for (int i = 0; i < 60; i++) {
+      tokens.push_back(sampler.next(generator.logits_after(tokens), tokens, tokens.size(), 0));
+      drawn.push_back(std::uint32_t(tokens.back()));
+    }
+    CHECK(text.joined == data::repair_utf8(bytes.decode(drawn)));
+    for (const std::string& piece : text.pieces) CHECK(data::is_well_formed(piece));
+    replaced |= text.joined.find("\uFFFD") != std::string::npos;
+  }
+  CHECK(replaced);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "data/utf8.h"
 #include "engine/error.h"
 
 namespace tools {
@@ -27,10 +28,17 @@ std::int64_t generate_text(model::Generator& generator, model::Sampler& sampler,
   for (std::int32_t id : request.prompt) shown += decoder.push(std::uint32_t(id)).size();
   const std::vector<std::uint32_t> prompt(request.prompt.begin(), request.prompt.end());
   std::size_t cut = tokenizer.decode(prompt).size() - shown;
+  data::Utf8Repair repair(false);  // what a byte-level vocabulary draws need not be UTF-8
+  std::string well_formed;
+  const auto emit_repaired = [&] {
+    if (!well_formed.empty()) emit(well_formed);
+    well_formed.clear();
+  };
   const auto emit_new = [&](std::string_view text) {
     const std::size_t skip = std::min(cut, text.size());
     cut -= skip;
-    if (text.size() > skip) emit(text.substr(skip));
+    repair.push(text.substr(skip), well_formed);
+    emit_repaired();
   };
   std::vector<std::int32_t> tokens = request.prompt;
   std::int64_t drawn = 0;
@@ -44,6 +52,8 @@ std::int64_t generate_text(model::Generator& generator, model::Sampler& sampler,
     emit_new(decoder.push(std::uint32_t(next)));
   }
   emit_new(decoder.finish());
+  repair.finish(well_formed);
+  emit_repaired();
   return drawn;
 }
 

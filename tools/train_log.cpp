@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "tools/format.h"
 
 namespace tools {
 
@@ -100,7 +101,7 @@ void TrainLog::validation(const ValidationReport& r) {
 
 void TrainLog::sample(std::int64_t step, const std::string& text) {
   progress_.clear();
-  say("sample {} | {}\n", step, text);
+  say("sample {} | {}\n", step, printable(text));
   event(step, "sample", text);
 }
 
