@@ -13,6 +13,7 @@ using Bytes = std::span<const std::byte>;
 // Any other exception is a finding; Broken is thrown where something does not hold.
 bool abstract_xml(Bytes);
 bool bzip2(Bytes);
+bool byte_bpe(Bytes);
 bool checkpoint(Bytes);
 bool container(Bytes);
 bool encode(Bytes);
@@ -37,6 +38,7 @@ struct Target {
 };
 inline constexpr Target kTargets[] = {{"abstract_xml", abstract_xml},
                                       {"bzip2", bzip2},
+                                      {"byte_bpe", byte_bpe},
                                       {"checkpoint", checkpoint},
                                       {"container", container},
                                       {"encode", encode},
