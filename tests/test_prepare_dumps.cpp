@@ -91,7 +91,7 @@ TEST_CASE("prepare: pages in parts, same text and file for any threads and buffe
   CHECK(text.ends_with("\n\n尾\n最后一页\n"));
   PrepareOptions options;
   options.inputs = {(dir / "x.xml").string()};
-  options.vocab_size = 2000;
+  options.training.size = 2000;
   std::string first;
   for (const Setting& setting : kSettings) {
     CAPTURE(setting.part);
