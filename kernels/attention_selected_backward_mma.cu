@@ -149,12 +149,12 @@ template <int dim> __global__ void __launch_bounds__(32)
     }
 }
 
-// Adds up, in order, the runs of blocks that have several, a warp 256 numbers, and the parts of dq, dim / 8
+// Adds up, in order, the runs of blocks that have several, a warp 128 numbers, and the parts of dq, dim / 8
 // lanes a query.
 constexpr int kSumThreads = 256;
 template <int dim> __global__ void __launch_bounds__(kSumThreads, 4)
     add_parts(SelectedBackward p, Lists lists, Parts parts, std::int64_t first_unit, int units) {
-  constexpr int kNumbers = 2 * kRows * dim, kWarpsOfTile = kNumbers / 256;
+  constexpr int kNumbers = 2 * kRows * dim, kWarpsOfTile = kNumbers / 128;
   const unsigned tiles = unsigned(units) * unsigned(lists.blocks) * unsigned(lists.pieces);
   for (auto at = unsigned(thread_index() / 32); at < tiles * kWarpsOfTile;
        at += unsigned(thread_count() / 32)) {
@@ -165,22 +165,22 @@ template <int dim> __global__ void __launch_bounds__(kSumThreads, 4)
     const int begin = first_visits[0], runs = (first_visits[1] - begin + kRun - 1) / kRun;
     if (runs <= 1) continue;
     const std::int64_t stride = std::int64_t(lists.pieces) * kNumbers;
-    const int number = int(at % kWarpsOfTile) * 256 + lane_id() * 8, which = number / (kRows * dim),
+    const int number = int(at % kWarpsOfTile) * 128 + lane_id() * 4, which = number / (kRows * dim),
               element = number % (kRows * dim);
     const float* sums = parts.keys +
                         (std::int64_t(local) * lists.runs + lists.first_run(block, begin)) * stride +
                         piece * kNumbers + number;
-    float sum[8] = {};
-#pragma unroll 4
+    float sum[4] = {};
+#pragma unroll 8
     for (int run = 0; run < runs; run++) {
-      const auto numbers = *reinterpret_cast<const Lanes<8, float>*>(sums + run * stride);
+      const auto numbers = *reinterpret_cast<const Lanes<4, float>*>(sums + run * stride);
 #pragma unroll
-      for (int e = 0; e < 8; e++) sum[e] += numbers[e];
+      for (int e = 0; e < 4; e++) sum[e] += numbers[e];
     }
     const std::int64_t first_key = std::int64_t(block) * lists.block + kRows * piece;
     const Grad& to = which == 0 ? p.dk : p.dv;
     if (first_key + element / dim < lists.length)
-      put_lanes(data<bf>(to) + (unit * lists.length + first_key) * dim + element, sum, 8, true, to.add);
+      put_lanes(data<bf>(to) + (unit * lists.length + first_key) * dim + element, sum, 4, true, to.add);
   }
 
   const std::int64_t thread = thread_index(), local = thread / (dim / 8),
