@@ -48,7 +48,8 @@ class WikitextCleaner {
     std::array<std::uint32_t, kMostArguments> starts{};  // of arguments, behind the mark
   };
 
-  static constexpr std::size_t kNeedMore = 0;  // a step cannot tell yet
+  static constexpr std::size_t kMostHeld = 4 << 20;  // bytes of text that wait for something to be closed
+  static constexpr std::size_t kNeedMore = 0;        // a step cannot tell yet
 
   std::size_t run(std::string_view text, bool last);
   // Each takes a construct at the start of `rest`, which shows at least kLookAhead bytes unless it is the

@@ -45,6 +45,8 @@ TEST_CASE("wikitext: links") {
   CHECK(text("前[[File:A.jpg|thumb|图[[说明|明]]{{x|y}}]]后[[分類:北京|B]][[Category:X]]尾") == "前后尾");
   CHECK(text("[[文件:甲.png]][[檔案:乙.png|1]][[Image : c|d]]余") == "余");
   CHECK(text("[[en:Beijing]][[zh-yue:北京]][[simple:X]][[Help:帮助|助]][[wikt:字|字]]") == "助字");
+  CHECK(text("[[Re:从零开始]]、[[ISO:9000|ISO]]、[[NieR:Automata]][[EN:X]]") ==
+        "Re:从零开始、ISO、NieR:Automata");
   CHECK(text("[http://a.b 外链] [https://c.d] [//e.f g h]。") == "外链 g h。");
   CHECK(text("http://a.b/c_d-e 与 [注] a[1]") == "http://a.b/c_d-e 与 [注] a[1]");
   CHECK(text("[[未完\n下一行]] [http://x 未完\n尾]") == "未完\n下一行 未完\n尾]");
