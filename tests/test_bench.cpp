@@ -32,8 +32,9 @@ void check_table(const tests::Ran& ran) {
   const auto found = rates(ran.out);
   for (const char* stage :
        {"memcpy", "zlib inflate", "read documents", "UTF-8 check and repair", "t2s",
-        "WordPiece encode, first pass", "WordPiece encode, later passes", "WordPiece decode",
-        "prepare of .gz, 1 thread", "prepare of .gz, 2 threads", "wikitext to text"}) {
+        "WordPiece encode, first pass", "WordPiece encode, later passes", "WordPiece decode", "bbpe training",
+        "bbpe encode, first pass", "bbpe encode, later passes", "bbpe decode", "prepare of .gz, 1 thread",
+        "prepare of .gz, 2 threads", "wikitext to text"}) {
     CAPTURE(stage);
     REQUIRE(found.contains(stage));
     CHECK(found.at(stage) > 0);

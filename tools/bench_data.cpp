@@ -14,6 +14,7 @@
 #include <string_view>
 #include <utility>
 
+#include "data/bpe_trainer.h"
 #include "data/char_vocab.h"
 #include "data/document_reader.h"
 #include "data/input.h"
@@ -158,6 +159,7 @@ class DataBench {
 
   void run() {
     const std::string piece = options_.inputs.empty() ? made() : read_inputs();
+    piece_bytes_ = piece.size();
     const auto wanted = static_cast<std::size_t>(options_.bytes);
     const std::size_t times = (wanted + piece.size() - 1) / piece.size();
     packed_ = repeated(gzipped(piece), times);
@@ -272,20 +274,44 @@ class DataBench {
 
   void tokens(const Documents& text) const {
     data::save_tokenizer(*make_tokenizer(text), folder_ / "tokenizer");
-    const auto tokenizer = data::load_tokenizer(folder_ / "tokenizer");  // nothing was encoded with this one
+    code("WordPiece", *data::load_tokenizer(folder_ / "tokenizer"),
+         text);  // nothing was encoded with this one
+    code("bbpe", *train_bbpe(text), text);
+  }
+
+  // On the text that was there before it was repeated.
+  std::unique_ptr<data::ByteBpe> train_bbpe(const Documents& text) const {
+    constexpr std::uint32_t kTokens = 30000;
+    const auto train = [&](std::uint64_t* bytes) {
+      data::WordCounts counts;
+      text.for_each([&](std::string_view document) {
+        if (counts.text_bytes() < piece_bytes_) counts.add(document), counts.add("\n");
+      });
+      *bytes = counts.text_bytes();
+      return data::train_byte_bpe(std::move(counts),
+                                  {.vocab_size = kTokens, .poll = [this] { interrupt_.check(); }});
+    };
+    std::uint64_t bytes = 0;
+    auto vocabulary = train(&bytes);
+    text_row(
+        "bbpe training", bytes, [&] { train(&bytes); }, options_.repeats);
+    return vocabulary;
+  }
+
+  void code(std::string_view name, const data::Tokenizer& tokenizer, const Documents& text) const {
     std::vector<std::uint32_t> ids;
     const auto encode = [&] {
       text.for_each([&](std::string_view document) {
         ids.clear();
-        tokenizer->encode(document, ids);
+        tokenizer.encode(document, ids);
       });
     };
-    text_row("WordPiece encode, first pass", text.bytes.size(), encode, 1);
-    text_row("WordPiece encode, later passes", text.bytes.size(), encode, options_.repeats);
+    text_row(fmt::format("{} encode, first pass", name), text.bytes.size(), encode, 1);
+    text_row(fmt::format("{} encode, later passes", name), text.bytes.size(), encode, options_.repeats);
     ids.clear();
     std::vector<std::size_t> ends;
     text.for_each([&](std::string_view document) {
-      tokenizer->encode(document, ids);
+      tokenizer.encode(document, ids);
       ends.push_back(ids.size());
     });
     std::uint64_t decoded = 0;
@@ -293,12 +319,12 @@ class DataBench {
       decoded = 0;
       std::size_t begin = 0;
       for (const std::size_t end : ends) {
-        decoded += tokenizer->decode(std::span(ids).subspan(begin, end - begin)).size();
+        decoded += tokenizer.decode(std::span(ids).subspan(begin, end - begin)).size();
         begin = end;
       }
     };
     decode();
-    text_row("WordPiece decode", decoded, decode, options_.repeats);
+    text_row(fmt::format("{} decode", name), decoded, decode, options_.repeats);
   }
 
   void prepare_stages() const {
@@ -319,6 +345,7 @@ class DataBench {
   const data::Interrupt interrupt_;
   const TemporaryFolder folder_;
   std::string packed_, pages_;
+  std::size_t piece_bytes_ = 0;    // of the text that the corpus repeats
   std::size_t bytes_ = 0;          // of the unpacked corpus
   double copy_ = 0, inflate_ = 0;  // the ceilings, in MB/s
 };
