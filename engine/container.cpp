@@ -1,7 +1,6 @@
 #include "engine/container.h"
 
 #include <fcntl.h>
-#include <omp.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -63,22 +62,7 @@ std::string_view name_of(FileType type) noexcept { return kTypes[std::size_t(typ
 std::uint64_t ContainerEntry::numel() const noexcept { return bytes.size() / size_of(type); }
 
 std::uint32_t crc32_of(std::span<const std::byte> bytes, std::uint32_t before) {
-  constexpr std::size_t kShare = std::size_t(256) << 10;  // of a thread: far more work than starting it
-  const auto shares =
-      int(std::clamp<std::size_t>(bytes.size() / kShare, 1, std::size_t(omp_get_max_threads())));
-  const auto begin = [&](int share) { return bytes.size() * std::size_t(share) / std::size_t(shares); };
-  std::vector<std::uint32_t> of_share(std::size_t(shares), 0);
-  of_share[0] = before;
-#pragma omp parallel for schedule(static) num_threads(shares) if (shares > 1)
-  for (int i = 0; i < shares; i++) {
-    std::uint32_t& crc = of_share[std::size_t(i)];
-    crc = std::uint32_t(
-        crc32_z(crc, reinterpret_cast<const Bytef*>(bytes.data() + begin(i)), begin(i + 1) - begin(i)));
-  }
-  std::uint32_t all = of_share[0];
-  for (int i = 1; i < shares; i++)
-    all = std::uint32_t(crc32_combine(all, of_share[std::size_t(i)], z_off_t(begin(i + 1) - begin(i))));
-  return all;
+  return std::uint32_t(crc32_z(before, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
 }
 std::string crc32_hex(std::span<const std::byte> bytes) { return fmt::format("{:08x}", crc32_of(bytes)); }
 

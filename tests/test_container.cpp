@@ -1,8 +1,6 @@
 // Containers: what is written comes back, and every way a file can be damaged is refused with one line.
 #include "engine/container.h"
 
-#include <omp.h>
-
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -204,16 +202,6 @@ TEST_CASE("container: the checksum of the header") {
   CHECK(engine::crc32_of(bytes_of("123456789")) == 0xcbf43926);
   CHECK(engine::crc32_of(bytes_of("6789"), engine::crc32_of(bytes_of("12345"))) == 0xcbf43926);
   CHECK(engine::crc32_hex({}) == "00000000");
-  std::string large(3'000'017, '\0');  // shared among threads
-  for (std::size_t i = 0; i < large.size(); i++) large[i] = char(i * i >> 3);
-  std::uint32_t expected = 0xcbf43926;
-  for (char c : large) expected = engine::crc32_of(bytes_of(std::string(1, c)), expected);
-  const int threads = omp_get_max_threads();
-  for (int n : {1, 2, 3, 16}) {
-    omp_set_num_threads(n);
-    CHECK(engine::crc32_of(bytes_of(large), 0xcbf43926) == expected);
-  }
-  omp_set_num_threads(threads);
 }
 
 TEST_CASE("container: formats") {
