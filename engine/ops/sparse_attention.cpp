@@ -1,242 +1,19 @@
-// Dense and sparse causal attention over packed q, k, v rows (docs/model.md 1.2, 1.3).
+// Sparse causal attention over packed q, k, v rows (docs/model.md 1.2).
 //
 // Saved for the backward pass: q, k, v head-major (q and k once for every rotation that a branch reads), each
-// branch's output and log-sum-exp, the compressed blocks and the picks. Where a card's dense attention reads
-// packed rows (k::takes_tokens) those are kept instead, with q and k turned.
-#include "kernels/attention.h"
-
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstddef>
-#include <limits>
-#include <type_traits>
+// branch's output and log-sum-exp, the compressed blocks and the picks.
 #include <utility>
 
-#include "engine/ops.h"
+#include "engine/ops/attention_heads.h"
 
 namespace engine::ops {
 namespace {
-
-// Head-major tensors by k::Rotation, or the gradients of these; empty where nobody reads that one. v is never
-// turned: it stands at kPlain, its gradient from a branch where the branch's others do.
-constexpr std::size_t kPlain = std::size_t(k::Rotation::none), kAdjacent = std::size_t(k::Rotation::adjacent),
-                      kHalves = std::size_t(k::Rotation::halves);
-struct HeadMajor {
-  std::array<Tensor, k::kRotations> q, k, v;
-};
-
-struct Sizes {
-  std::int64_t batch, length;
-  Heads heads;
-  DType dtype;
-  k::AttentionShape shape() const { return {batch, heads.query, heads.kv, length, heads.dim}; }
-  Shape queries() const { return {batch, heads.query, length, heads.dim}; }
-  Shape keys() const { return {batch, heads.kv, length, heads.dim}; }
-  Shape query_rows() const { return {batch, heads.query, length}; }
-  Shape rows() const { return {batch * length, heads.query * heads.dim}; }
-  float scale() const { return static_cast<float>(1 / std::sqrt(double(heads.dim))); }
-};
-
-Sizes check(const char* op, const Tensor& qkv, const Tensor& rope, const Heads& heads, std::int64_t batch) {
-  require(heads.query > 0 && heads.kv > 0 && heads.query % heads.kv == 0, Exit::failure,
-          "{}: {} query heads over {} key/value heads; give a multiple of the key/value heads", op,
-          heads.query, heads.kv);
-  require(heads.dim > 0 && heads.dim % 2 == 0, Exit::failure, "{}: head size {}; rotation needs an even one",
-          op, heads.dim);
-  require(qkv.shape().rank == 2 && qkv.shape()[1] == heads.packed(), Exit::failure,
-          "{}: qkv is {}, expected [rows, {}] for {} + 2 x {} heads of {}", op, to_string(qkv.shape()),
-          heads.packed(), heads.query, heads.kv, heads.dim);
-  std::int64_t rows = qkv.shape()[0];
-  require(batch > 0 && rows > 0 && rows % batch == 0, Exit::failure,
-          "{}: qkv has {} rows, not a multiple of batch {}", op, rows, batch);
-  Sizes sizes{batch, rows / batch, heads, qkv.dtype()};
-  Shape table{sizes.length, heads.dim / 2, 2};
-  require(rope.shape() == table, Exit::failure, "{}: the rotation table is {}, expected {}", op,
-          to_string(rope.shape()), to_string(table));
-  return sizes;
-}
 
 void check(const Param* param, const char* role, Shape expected) {
   require(param != nullptr, Exit::failure, "sparse_attention: the parameter {} is missing", role);
   require(param->value.shape() == expected, Exit::failure, "sparse_attention: {} ({}) is {}, expected {}",
           param->name, role, to_string(param->value.shape()), to_string(expected));
 }
-
-// The heads of packed rows as the tensors of `to`, as far as they have memory. `On` is a Tape or a Back.
-template <class On>
-void split(On& on, const Sizes& sizes, const Tensor& rows, const Tensor& rope, const HeadMajor& to) {
-  const auto out = [](const Tensor& t) { return t ? t.out() : k::Out{}; };
-  on.launch("split heads", k::SplitHeads{.q = {out(to.q[0]), out(to.q[1]), out(to.q[2])},
-                                         .k = {out(to.k[0]), out(to.k[1]), out(to.k[2])},
-                                         .v = out(to.v[kPlain]),
-                                         .x = rows,
-                                         .table = rope.f32(),
-                                         .batch = sizes.batch,
-                                         .heads = sizes.heads.query,
-                                         .kv_heads = to.v[kPlain] ? sizes.heads.kv : 0,
-                                         .length = sizes.length,
-                                         .dim = sizes.heads.dim});
-}
-
-// The way back: packed rows (=|+=) the sums over `from`, turned back.
-template <class On>
-void merge(On& on, const Sizes& sizes, const HeadMajor& from, const Tensor& rope, k::Grad rows) {
-  const auto in = [](const Tensor& t) { return t ? k::In(t) : k::In{}; };
-  on.launch("merge heads", k::MergeHeads{.x = rows,
-                                         .q = {in(from.q[0]), in(from.q[1]), in(from.q[2])},
-                                         .k = {in(from.k[0]), in(from.k[1]), in(from.k[2])},
-                                         .v = {in(from.v[0]), in(from.v[1]), in(from.v[2])},
-                                         .table = rope.f32(),
-                                         .batch = sizes.batch,
-                                         .heads = sizes.heads.query,
-                                         .kv_heads = from.v[kPlain] ? sizes.heads.kv : 0,
-                                         .length = sizes.length,
-                                         .dim = sizes.heads.dim});
-}
-
-k::Grad grad(const Tensor& t) { return {t.data(), t.dtype(), false}; }
-
-// Memory that the CUDA bodies alone want, in numbers of 4 bytes.
-Tensor card_scratch(Tape& tape, std::int64_t count, DType dtype = DType::f32) {
-  if (tape.context().device().kind == DeviceKind::cpu || count == 0) return {};
-  return tape.make({count}, dtype);
-}
-Tensor card_scratch(Back& back, std::int64_t count) {
-  if (back.context().device().kind == DeviceKind::cpu || count == 0) return {};
-  return back.scratch({count});
-}
-
-}  // namespace
-
-Tensor rope_table(Tape& tape, std::int64_t length, std::int64_t dim, float base) {
-  require(length > 0 && dim > 0 && dim % 2 == 0 && base > 0, Exit::failure,
-          "rope_table: length {}, head size {}, base {}; expected positive ones and an even size", length,
-          dim, base);
-  Tensor table = tape.make({length, dim / 2, 2});
-  tape.launch(
-      "rope table",
-      k::RopeTable{.table = table.f32(), .length = length, .dim = dim, .first_position = 0, .base = base});
-  return table;
-}
-
-namespace {
-
-constexpr std::int64_t kAll = std::numeric_limits<std::int64_t>::max();  // reach of dense attention
-
-// Over head-major copies of q, k and v.
-Tensor attend_by_heads(Tape& tape, const Sizes& sizes, const Tensor& qkv, const Tensor& rope) {
-  Tensor q = tape.make(sizes.queries(), qkv.dtype()), k = tape.make(sizes.keys(), qkv.dtype()),
-         v = tape.make(sizes.keys(), qkv.dtype());
-  split(tape, sizes, qkv, rope, {.q = {Tensor(), q}, .k = {Tensor(), k}, .v = {v}});
-
-  Tensor out = tape.make(sizes.queries(), qkv.dtype()), lse = tape.make(sizes.query_rows());
-  tape.launch("dense attention", k::WindowForward{.out = out.out(),
-                                                  .lse = lse.f32(),
-                                                  .q = q,
-                                                  .k = k,
-                                                  .v = v,
-                                                  .shape = sizes.shape(),
-                                                  .reach = kAll,
-                                                  .scale = sizes.scale()});
-  Tensor y = tape.make(sizes.rows(), qkv.dtype());
-  merge(tape, sizes, {.q = {out}, .k = {}, .v = {}}, rope, grad(y));
-
-  tape.record("dense attention", {&y}, [=, x = Slot(qkv)](Back& back) {
-    Tensor dout = back.scratch(sizes.queries(), x.dtype), dq = back.scratch(sizes.queries(), x.dtype),
-           dk = back.scratch(sizes.keys(), x.dtype), dv = back.scratch(sizes.keys(), x.dtype),
-           delta = back.scratch({k::window_scratch(sizes.shape())});
-    split(back, sizes, back.take(), rope, {.q = {dout}, .k = {}, .v = {}});
-    back.launch("dense attention backward", k::WindowBackward{.dq = grad(dq),
-                                                              .dk = grad(dk),
-                                                              .dv = grad(dv),
-                                                              .delta = delta.f32(),
-                                                              .dout = dout,
-                                                              .out = out,
-                                                              .q = q,
-                                                              .k = k,
-                                                              .v = v,
-                                                              .lse = lse.f32(),
-                                                              .shape = sizes.shape(),
-                                                              .reach = kAll,
-                                                              .scale = sizes.scale()});
-    merge(back, sizes, {.q = {Tensor(), dq}, .k = {Tensor(), dk}, .v = {dv}}, rope, back.into(x));
-  });
-  return y;
-}
-
-// A part of packed rows, from this head on.
-template <class Rows> Rows part(Rows rows, const Sizes& sizes, std::int64_t head) {
-  using Byte = std::conditional_t<std::is_same_v<Rows, k::In>, const std::byte, std::byte>;
-  if (rows.p) rows.p = static_cast<Byte*>(rows.p) + head * sizes.heads.dim * std::int64_t(k::size_of(rows.t));
-  return rows;
-}
-
-// Over the packed rows themselves, once q and k are turned there.
-Tensor attend_by_tokens(Tape& tape, const Sizes& sizes, Tensor qkv, const Tensor& rope) {
-  const Slot x = qkv;
-  const k::In given = qkv;
-  const Tensor rows = qkv.unique() ? std::move(qkv) : tape.make(x.shape, x.dtype);
-  tape.launch("turn heads", k::TurnHeads{.y = rows.out(),
-                                         .x = given,
-                                         .rotation = k::Rotation::adjacent,
-                                         .table = rope.f32(),
-                                         .batch = sizes.batch,
-                                         .heads = sizes.heads.query,
-                                         .kv_heads = sizes.heads.kv,
-                                         .length = sizes.length,
-                                         .dim = sizes.heads.dim});
-
-  const std::int64_t first_k = sizes.heads.query, first_v = first_k + sizes.heads.kv;
-  Tensor y = tape.make(sizes.rows(), x.dtype), lse = tape.make(sizes.query_rows());
-  tape.launch("dense attention", k::WindowForward{.out = y.out(),
-                                                  .lse = lse.f32(),
-                                                  .q = rows,
-                                                  .k = part<k::In>(rows, sizes, first_k),
-                                                  .v = part<k::In>(rows, sizes, first_v),
-                                                  .shape = sizes.shape(),
-                                                  .reach = kAll,
-                                                  .scale = sizes.scale(),
-                                                  .order = k::Order::tokens});
-
-  tape.record("dense attention", {&y}, [=](Back& back) {
-    const k::Grad to = back.into(x);
-    Tensor delta = back.scratch({k::window_scratch(sizes.shape())});
-    back.launch("dense attention backward", k::WindowBackward{.dq = to,
-                                                              .dk = part(to, sizes, first_k),
-                                                              .dv = part(to, sizes, first_v),
-                                                              .delta = delta.f32(),
-                                                              .dout = back.take(),
-                                                              .out = y,
-                                                              .q = rows,
-                                                              .k = part<k::In>(rows, sizes, first_k),
-                                                              .v = part<k::In>(rows, sizes, first_v),
-                                                              .lse = lse.f32(),
-                                                              .shape = sizes.shape(),
-                                                              .reach = kAll,
-                                                              .scale = sizes.scale(),
-                                                              .order = k::Order::tokens,
-                                                              .turned = rope.f32()});
-  });
-  return y;
-}
-
-bool takes_tokens(Context& context, const Sizes& sizes) {
-  if constexpr (has_cuda)
-    return context.device().kind == DeviceKind::cuda &&
-           k::takes_tokens(k::Cuda{.queue = context.stream.handle()}, sizes.shape(), sizes.dtype);
-  else return false;
-}
-
-}  // namespace
-
-Tensor dense_attention(Tape& tape, Tensor qkv, const Tensor& rope, const Heads& heads, std::int64_t batch) {
-  const Sizes sizes = check("dense_attention", qkv, rope, heads, batch);
-  return takes_tokens(tape.context(), sizes) ? attend_by_tokens(tape, sizes, std::move(qkv), rope)
-                                             : attend_by_heads(tape, sizes, qkv, rope);
-}
-
-namespace {
 
 struct Branch {  // one branch's result, as its backward pass reads it
   Tensor out, lse;
@@ -539,7 +316,7 @@ Tensor sparse_attention(Tape& tape, const Tensor& qkv, const Tensor& gates, cons
                         const NsaParams& params, const Heads& heads, const NsaConfig& config,
                         std::int64_t batch, Tensor* selected_out) {
   Sparse sparse;
-  sparse.sizes = check("sparse_attention", qkv, rope, heads, batch);
+  sparse.sizes = attention_sizes("sparse_attention", qkv, rope, heads, batch);
   sparse.config = config;
   sparse.params = params;
   sparse.rope = rope;
