@@ -13,11 +13,11 @@ Lanes::Job Lanes::begin(Lane lane) {
   if (current_) throw std::logic_error("lanes: a job in a job");
   Queue& queue = queues_[std::size_t(lane)];
   if (queue.pending.size() == kAhead) wait_for_oldest(queue);
-  runs_there_ = beside_ && arena_.committed();  // a rehearsal launches nothing
-  if (runs_there_) {
+  if (beside_ && arena_.committed()) {  // a rehearsal launches nothing
     if (!queue.stream) queue.stream = std::make_unique<Stream>(Stream::beside(main_));
     fork_.record(main_);
     queue.stream->follow(fork_);
+    there_ = queue.stream.get();
   }
   current_ = &queue;
   arena_.begun(++last_);
@@ -28,7 +28,7 @@ void Lanes::end() {
   if (!current_) return;
   Queue& queue = *std::exchange(current_, nullptr);
   Pending& job = queue.pending.emplace_back(Pending{last_, std::nullopt});
-  if (!std::exchange(runs_there_, false)) return;
+  if (!std::exchange(there_, nullptr)) return;
   if (queue.spare.empty()) {
     job.end.emplace(main_.device());
   } else {

@@ -36,7 +36,7 @@ class Lanes {
     try {
       give();
     } catch (...) {
-      current_ = nullptr;
+      current_ = nullptr, there_ = nullptr;
       throw;
     }
     end();
@@ -46,7 +46,7 @@ class Lanes {
   void join_all();  // after every job
   Job job() const noexcept { return current_ ? last_ : 0; }  // that is being given; 0: none
   // Where launches go: the stream, in a job its lane.
-  Stream& stream() noexcept { return runs_there_ ? *current_->stream : main_; }
+  Stream& stream() noexcept { return there_ ? *there_ : main_; }
 
  private:
   static constexpr std::size_t kAhead = 4, kLanes = 3;
@@ -69,7 +69,7 @@ class Lanes {
   Event fork_;
   std::array<Queue, kLanes> queues_;
   Queue* current_ = nullptr;  // in which a job is being given
-  bool runs_there_ = false;   // that job: in its queue, not in the stream
+  Stream* there_ = nullptr;   // where that job runs, if not in the stream
   Job last_ = 0;
   bool beside_ = true;
 };

@@ -70,13 +70,9 @@ void merge(On& on, const Sizes& sizes, const HeadMajor& from, const Tensor& rope
 inline k::Grad grad(const Tensor& t) { return {t.data(), t.dtype(), false}; }
 
 // Memory that the CUDA bodies alone want, in numbers of 4 bytes.
-inline Tensor card_scratch(Tape& tape, std::int64_t count, DType dtype = DType::f32) {
-  if (tape.context().device().kind == DeviceKind::cpu || count == 0) return {};
-  return tape.make({count}, dtype);
-}
-inline Tensor card_scratch(Back& back, std::int64_t count) {
-  if (back.context().device().kind == DeviceKind::cpu || count == 0) return {};
-  return back.scratch({count});
+inline Tensor card_scratch(Context& context, std::int64_t count, DType dtype = DType::f32) {
+  if (context.device().kind == DeviceKind::cpu || count == 0) return {};
+  return Tensor::in_arena(context.arena, {count}, dtype);
 }
 
 }  // namespace engine::ops

@@ -134,9 +134,9 @@ void Sparse::forward(Tape& tape, const Tensor& qkv, const Tensor& y) {
                                                              .top = picks(),
                                                              .scale = sizes.scale()});
   }
-  lists = card_scratch(tape, fine_lists(), DType::i32);
+  lists = card_scratch(tape.context(), fine_lists(), DType::i32);
   {
-    Tensor parts = card_scratch(tape, fine_parts());
+    Tensor parts = card_scratch(tape.context(), fine_parts());
     tape.launch("selected attention", k::SelectedForward{.out = fine.out.out(),
                                                          .lse = fine.lse.f32(),
                                                          .lists = lists.i32(),
@@ -210,7 +210,7 @@ void Sparse::backward(Back& back, const Slot& qkv_slot, const Slot& gates_slot) 
 
 void Sparse::fine_backward(Back& back, Tensor dout, const Tensor& d_importance, HeadMajor& d) const {
   Tensor delta = back.scratch(sizes.query_rows());
-  Tensor parts = card_scratch(back, fine_parts());
+  Tensor parts = card_scratch(back.context(), fine_parts());
   back.launch("selected attention backward", k::SelectedBackward{.dq = grad(d.q[kAdjacent]),
                                                                  .dk = grad(d.k[kAdjacent]),
                                                                  .dv = grad(d.v[kAdjacent]),
@@ -255,7 +255,8 @@ void Sparse::compressed_backward(Back& back, Tensor dout, const Tensor& d_import
   {
     Tensor parts = back.scratch({sizes.batch * 2, heads.kv, config.memory, heads.dim}),
            delta = back.scratch(sizes.query_rows()),
-           tile_parts = card_scratch(back, k::compressed_parts(sizes.shape(), blocks(), config.memory));
+           tile_parts =
+               card_scratch(back.context(), k::compressed_parts(sizes.shape(), blocks(), config.memory));
     back.launch("compressed attention backward", k::CompressedBackward{.dq = grad(d.q[kPlain]),
                                                                        .dck = grad(dck),
                                                                        .dcv = grad(dcv),
