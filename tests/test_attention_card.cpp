@@ -5,15 +5,16 @@
 
 #include "kernels/attention.h"
 #include "kernels/rope.h"
-#include "tests/op_case.h"
-#include "tests/support.h"
+#include "tests/card_case.h"
 
 using namespace engine;
 using tests::Doubles;
+using tests::Floats;
+using tests::kCard;
+using tests::no_card;
+using tests::rounded;
 
 namespace {
-
-using Floats = std::vector<float>;
 
 struct Case {
   k::AttentionShape shape;
@@ -26,10 +27,6 @@ struct Case {
     unsigned seed = 1;
     for (Doubles* x : {&q, &dout, &start_q}) *x = rounded(tests::random_values(queries, seed++));
     for (Doubles* x : {&k, &v, &start_k, &start_v}) *x = rounded(tests::random_values(keys, seed++));
-  }
-  static Doubles rounded(Doubles x) {
-    for (double& value : x) value = double(float(k::bf16(float(value))));
-    return x;
   }
 
   // The heads of packed rows, or of rows of q alone (`parts` 1), from or to head-major tensors: f(row's
@@ -181,7 +178,6 @@ struct Case {
   }
 };
 
-const Device kCard{DeviceKind::cuda, 0};
 constexpr std::int64_t kDense = std::numeric_limits<std::int64_t>::max();
 
 template <class F> void for_each_case(F f) {
@@ -205,8 +201,6 @@ bool takes_tokens(const k::AttentionShape& shape) {
   }
 }
 
-bool no_card(const char* test) { return tests::lacks(test, cuda_device_count() == 0, "there is no card"); }
-
 }  // namespace
 
 TEST_CASE("window attention on a card: values and gradients in bf16" *
@@ -222,14 +216,7 @@ TEST_CASE("window attention on a card: values and gradients in bf16" *
     }
     const std::vector<Floats> again = c.on(kCard, DType::bf16), sum = c.on(kCard, DType::bf16, true);
     const Doubles* starts[] = {&c.start_q, &c.start_k, &c.start_v};
-    for (std::size_t i = 0; i < got.size(); i++) {
-      CAPTURE(i);
-      CHECK(tests::same_bits(got[i], again[i]));
-      if (i < 2) continue;
-      Doubles total = *starts[i - 2];
-      for (std::size_t e = 0; e < total.size(); e++) total[e] += double(got[i][e]);
-      CHECK(tests::relative_error(sum[i], total) < tests::kBf16ForwardBound);
-    }
+    tests::check_again_and_added(got, again, sum, starts);
   });
 }
 
@@ -292,7 +279,7 @@ TEST_CASE("turn heads on a card" * doctest::skip(no_card("turn heads on a card")
       for (std::int64_t dim : {16, 64, 128}) {
         const std::int64_t batch = 2, heads = 3, kv_heads = 2, length = 65,
                            packed = (heads + 2 * kv_heads) * dim;
-        const Doubles values = Case::rounded(tests::random_values(std::size_t(batch * length * packed), 4));
+        const Doubles values = rounded(tests::random_values(std::size_t(batch * length * packed), 4));
         const auto turned = [&](Device device, DType type, bool in_place) {
           Stream stream(device);
           Arena arena(device);

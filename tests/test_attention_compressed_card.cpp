@@ -4,15 +4,16 @@
 #include <algorithm>
 
 #include "kernels/attention.h"
-#include "tests/op_case.h"
-#include "tests/support.h"
+#include "tests/card_case.h"
 
 using namespace engine;
 using tests::Doubles;
+using tests::Floats;
+using tests::kCard;
+using tests::no_card;
+using tests::rounded;
 
 namespace {
-
-using Floats = std::vector<float>;
 
 struct Case {
   k::AttentionShape shape;
@@ -32,10 +33,6 @@ struct Case {
     for (Doubles* x : {&q, &dout, &start_q}) *x = rounded(tests::random_values(queries, seed++));
     for (Doubles* x : {&ck, &cv, &start_ck, &start_cv}) *x = rounded(tests::random_values(keys, seed++));
     for (Doubles* x : {&memory, &start_memory}) *x = rounded(tests::random_values(learned, seed++));
-  }
-  static Doubles rounded(Doubles x) {
-    for (double& value : x) value = double(float(k::bf16(float(value))));
-    return x;
   }
 
   // out, lse, picks (their bits), dq, dck, dcv, dmemory
@@ -114,7 +111,6 @@ struct Case {
   }
 };
 
-const Device kCard{DeviceKind::cuda, 0};
 constexpr std::size_t kPicks = 2;
 
 template <class F> void for_each_case(F f) {
@@ -127,8 +123,6 @@ template <class F> void for_each_case(F f) {
         f(Case({2, 4, length % 2 ? 1 : 2, length, dim}, block, length % 3 + 1));
       }
 }
-
-bool no_card(const char* test) { return tests::lacks(test, cuda_device_count() == 0, "there is no card"); }
 
 }  // namespace
 
@@ -147,14 +141,10 @@ TEST_CASE("compressed attention on a card: values and gradients in bf16" *
     const Doubles* starts[] = {&c.start_q, &c.start_ck, &c.start_cv, &c.start_memory};
     for (std::size_t i = 0; i < expected.size(); i++) {
       CAPTURE(i);
-      CHECK(tests::same_bits(got[i], again[i]));
       if (i == kPicks) continue;
       CHECK(tests::relative_error(got[i], Doubles(expected[i].begin(), expected[i].end())) < bounds[i]);
-      if (i < kPicks) continue;
-      Doubles total = *starts[i - kPicks - 1];
-      for (std::size_t e = 0; e < total.size(); e++) total[e] += double(got[i][e]);
-      CHECK(tests::relative_error(sum[i], total) < tests::kBf16ForwardBound);
     }
+    tests::check_again_and_added(got, again, sum, starts);
   });
 }
 

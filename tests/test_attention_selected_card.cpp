@@ -5,17 +5,16 @@
 #include <random>
 
 #include "kernels/attention.h"
-#include "tests/op_case.h"
-#include "tests/support.h"
+#include "tests/card_case.h"
 
 using namespace engine;
 using tests::Doubles;
+using tests::Floats;
+using tests::kCard;
+using tests::no_card;
+using tests::rounded;
 
 namespace {
-
-using Floats = std::vector<float>;
-
-const Device kCard{DeviceKind::cuda, 0};
 
 struct Case {
   k::AttentionShape shape;
@@ -31,10 +30,6 @@ struct Case {
     for (Doubles* x : {&k, &v, &start_k, &start_v}) *x = rounded(tests::random_values(keys, seed++));
     selected.assign(std::size_t(rows() * top), -1);
     pick(0, seed);
-  }
-  static Doubles rounded(Doubles x) {
-    for (double& value : x) value = double(float(k::bf16(float(value))));
-    return x;
   }
   std::int64_t rows() const { return shape.batch * shape.heads * shape.length; }
 
@@ -140,8 +135,6 @@ template <class F> void for_each_case(F f) {
   }
 }
 
-bool no_card(const char* test) { return tests::lacks(test, cuda_device_count() == 0, "there is no card"); }
-
 }  // namespace
 
 TEST_CASE("selected attention on a card: values and gradients in both types" *
@@ -160,14 +153,7 @@ TEST_CASE("selected attention on a card: values and gradients in both types" *
     }
     const std::vector<Floats> again = c.on(kCard, DType::bf16), sum = c.on(kCard, DType::bf16, true);
     const Doubles* starts[] = {&c.start_q, &c.start_k, &c.start_v};
-    for (std::size_t i = 0; i < got.size(); i++) {
-      CAPTURE(i);
-      CHECK(tests::same_bits(got[i], again[i]));
-      if (i < 2) continue;
-      Doubles total = *starts[i - 2];
-      for (std::size_t e = 0; e < total.size(); e++) total[e] += double(got[i][e]);
-      CHECK(tests::relative_error(sum[i], total) < tests::kBf16ForwardBound);
-    }
+    tests::check_again_and_added(got, again, sum, starts);
   });
 }
 

@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "tests/fuzz/support.h"
 #if __has_include(<bzlib.h>)
 #include <bzlib.h>
@@ -8,22 +6,12 @@
 namespace tests::fuzz {
 namespace {
 
-constexpr std::size_t kMostBytes = 1 << 20;  // of what is unpacked: a bomb must not take long
-
 std::string unpacked(Bytes packed, int threads, std::size_t piece, std::size_t room, int* warnings) {
   const auto source = data::bunzip2(source_of(packed, piece), "FILE", threads, [&](std::string line) {
     hold_one_line(line);
     ++*warnings;
   });
-  std::string text;
-  std::vector<std::byte> buffer(room);
-  while (text.size() < kMostBytes) {
-    const std::size_t count = source->read(buffer);
-    if (count == 0) break;
-    text += text_of(std::span(buffer).first(count));
-  }
-  text.resize(std::min(text.size(), kMostBytes));
-  return text;
+  return read_from(*source, room);
 }
 
 #if __has_include(<bzlib.h>)

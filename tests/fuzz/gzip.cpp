@@ -5,8 +5,6 @@
 namespace tests::fuzz {
 namespace {
 
-constexpr std::size_t kMostBytes = 1 << 20;  // of what is unpacked: a bomb must not take long
-
 std::string member(std::string_view text) {
   z_stream stream{};
   constexpr int kGzip = 16, kLeastMemory = 1;
@@ -28,15 +26,7 @@ std::string unpacked(Bytes packed, std::size_t piece, std::size_t room, int* war
     hold_one_line(line);
     ++*warnings;
   });
-  std::string text;
-  std::vector<std::byte> buffer(room);
-  while (text.size() < kMostBytes) {
-    const std::size_t count = source->read(buffer);
-    if (count == 0) break;
-    text += text_of(std::span(buffer).first(count));
-  }
-  text.resize(std::min(text.size(), kMostBytes));
-  return text;
+  return read_from(*source, room);
 }
 
 }  // namespace

@@ -64,6 +64,18 @@ std::vector<std::byte> container_of(Bytes bytes) {
   return {all.begin(), all.end()};
 }
 
+std::string read_from(data::ByteSource& source, std::size_t room) {
+  std::string text;
+  std::vector<std::byte> buffer(room);
+  while (text.size() < kMostBytes) {
+    const std::size_t count = source.read(buffer);
+    if (count == 0) break;
+    text += text_of(std::span(buffer).first(count));
+  }
+  text.resize(std::min(text.size(), kMostBytes));
+  return text;
+}
+
 std::unique_ptr<data::ByteSource> source_of(Bytes bytes, std::size_t piece) {
   return std::make_unique<PiecewiseSource>(bytes, piece);
 }

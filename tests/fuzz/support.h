@@ -59,6 +59,10 @@ std::vector<std::byte> container_of(Bytes);
 // The bytes, given out at most `piece` at a time.
 std::unique_ptr<data::ByteSource> source_of(Bytes, std::size_t piece);
 
+// The first kMostBytes, read `room` at a time: a bomb must not take long.
+inline constexpr std::size_t kMostBytes = 1 << 20;
+std::string read_from(data::ByteSource&, std::size_t room);
+
 // The bytes as a file without a name that has a path while this lives.
 class NamelessFile {
  public:
