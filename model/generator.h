@@ -1,27 +1,44 @@
-// Generation: token after token from the whole prefix.
+// Generation: samples that begin with the same tokens go on side by side, each token drawn from the model's
+// distribution. A sample's text depends on its prompt, the sampler and its seed alone, not on its neighbours.
 #pragma once
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "model/gpt.h"
+#include "model/sampler.h"
 
 namespace model {
 
 class Generator {
  public:
-  Generator(const Gpt& gpt, engine::Stream& stream) : gpt_(gpt), stream_(stream) {}
-  // Logits [vocabulary] of the token that follows `tokens` (at least one, each below the vocabulary).
-  const std::vector<float>& logits_after(const std::vector<std::int32_t>& tokens);
+  // Room for `samples` of `capacity` tokens each. Sample i draws under the seed `seed` + i. `banned` is never
+  // drawn; -1: nothing is.
+  Generator(const Gpt&, engine::Stream&, std::int64_t samples, std::int64_t capacity, const SamplerConfig&,
+            std::uint64_t seed, std::int32_t banned = -1);
+  // Every sample holds these tokens and nothing else: at least one, each below the vocabulary.
+  void start(std::span<const std::int32_t> tokens);
+  // Every sample goes on with these.
+  void read(std::span<const std::int32_t> tokens);
+  // The next token of each sample, which now holds it. Throws Error(diverged) where a logit is NaN or
+  // +infinity.
+  const std::vector<std::int32_t>& draw();
+  // Logits [samples * vocabulary] of the token that follows what each sample holds.
+  std::vector<float> logits();
+  std::int64_t length() const noexcept { return length_; }  // tokens that each sample holds
 
  private:
   void reserve(std::int64_t length);
 
   const Gpt& gpt_;
   engine::Stream& stream_;
-  std::unique_ptr<engine::Arena> arena_;  // planned for length_ tokens
-  std::int64_t length_ = 0;
+  std::int64_t capacity_, length_ = 0, planned_ = 0;
+  std::int32_t banned_;
+  std::vector<Sampler> samplers_;
+  std::vector<std::vector<std::int32_t>> tokens_;  // of each sample
+  std::vector<std::int32_t> drawn_;
+  std::unique_ptr<engine::Arena> arena_;
   engine::Tensor ids_;
-  std::vector<float> logits_;
 };
 
 }  // namespace model

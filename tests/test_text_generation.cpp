@@ -2,7 +2,6 @@
 #include "tools/text_generation.h"
 
 #include <algorithm>
-#include <optional>
 
 #include "data/byte_bpe.h"
 #include "data/utf8.h"
@@ -22,6 +21,8 @@ const data::WordPiece& vocabulary() {
   return made;
 }
 
+constexpr model::SamplerConfig kSampler{.top_k = 0, .top_p = 1, .min_p = 0, .temperature = 1};
+
 class TextModel {  // random weights: every token is about as likely
  public:
   explicit TextModel(const data::Tokenizer& tokenizer = vocabulary())
@@ -29,7 +30,9 @@ class TextModel {  // random weights: every token is about as likely
     store_.seal(false);
     store_.initialize(3, stream_);
   }
-  model::Generator generator() { return {gpt_, stream_}; }
+  model::Generator generator(std::uint64_t seed, std::int32_t banned) {
+    return {gpt_, stream_, 1, 100, kSampler, seed, banned};
+  }
 
  private:
   static model::GptConfig config(std::uint32_t tokens) {
@@ -44,17 +47,14 @@ class TextModel {  // random weights: every token is about as likely
   model::Gpt gpt_;
 };
 
-constexpr model::SamplerConfig kSampler{.top_k = 0, .top_p = 1, .min_p = 0, .temperature = 1};
-
 // The tokens after `prompt` by the plainest loop; end-of-text, if drawn, is the last.
 Ids draw(TextModel& model, std::uint64_t seed, Ids tokens, std::int64_t count, bool ignore) {
   const auto end = std::int32_t(vocabulary().end_of_text());
   const std::size_t prompt = tokens.size();
-  auto generator = model.generator();
-  model::Sampler sampler(kSampler, seed);
+  auto generator = model.generator(seed, ignore ? end : -1);
+  generator.start(tokens);
   for (std::int64_t i = 0; i < count && (tokens.size() == prompt || tokens.back() != end); i++)
-    tokens.push_back(sampler.next(generator.logits_after(tokens), tokens, tokens.size(),
-                                  ignore ? std::optional(end) : std::nullopt));
+    tokens.push_back(generator.draw().front());
   return {tokens.begin() + std::ptrdiff_t(prompt), tokens.end()};
 }
 
@@ -70,10 +70,8 @@ struct Text {
 Text generate(TextModel& model, std::uint64_t seed, const Ids& prompt, std::int64_t count, bool ignore,
               const data::Tokenizer& tokenizer = vocabulary()) {
   Text text;
-  auto generator = model.generator();
-  model::Sampler sampler(kSampler, seed);
-  text.drawn = tools::generate_text(generator, sampler, tokenizer,
-                                    {.prompt = prompt, .tokens = count, .ignore_end_of_text = ignore},
+  auto generator = model.generator(seed, ignore ? std::int32_t(tokenizer.end_of_text()) : -1);
+  text.drawn = tools::generate_text(generator, tokenizer, {.prompt = prompt, .tokens = count},
                                     [&](std::string_view piece) {
                                       text.pieces.emplace_back(piece);
                                       text.joined += piece;
@@ -149,14 +147,10 @@ TEST_CASE("text: bytes that are no UTF-8 are shown as U+FFFD, whole characters a
   for (std::uint64_t seed = 1; seed <= 10; seed++) {
     const Ids prompt = tools::prompt_tokens(bytes, "京");
     const Text text = generate(model, seed, prompt, 60, true, bytes);
-    auto generator = model.generator();
-    model::Sampler sampler(kSampler, seed);
+    auto generator = model.generator(seed, std::int32_t(bytes.end_of_text()));
+    generator.start(prompt);
     std::vector<std::uint32_t> drawn;
-    Ids tokens = prompt;
-    for (int i = 0; i < 60; i++) {
-      tokens.push_back(sampler.next(generator.logits_after(tokens), tokens, tokens.size(), 0));
-      drawn.push_back(std::uint32_t(tokens.back()));
-    }
+    for (int i = 0; i < 60; i++) drawn.push_back(std::uint32_t(generator.draw().front()));
     CHECK(text.joined == data::repair_utf8(bytes.decode(drawn)));
     for (const std::string& piece : text.pieces) CHECK(data::is_well_formed(piece));
     replaced |= text.joined.find("\uFFFD") != std::string::npos;

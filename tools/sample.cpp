@@ -106,18 +106,18 @@ int generate(const Flags& f) {
 
   const auto poll = [&interrupt] { interrupt.check(); };
   const auto show = [&poll](std::string_view text) { data::write_to_stdout(text, poll); };
-  model::Generator generator(gpt, stream);
+  const std::int32_t banned = f.ignore_end_of_text ? std::int32_t(tokenizer->end_of_text()) : -1;
   const auto start = std::chrono::steady_clock::now();
   std::int64_t drawn = 0;
   for (std::int64_t i = 0; i < f.samples; i++) {
     if (i > 0) show("---\n");
-    model::Sampler sampler(f.sampler, seed + std::uint64_t(i));
+    model::Generator generator(gpt, stream, 1, prompt_size + wanted, f.sampler, seed + std::uint64_t(i),
+                               banned);
     std::string whole = prompt_text;
     if (!f.no_stream) show(prompt_text);
     try {
       drawn += tools::generate_text(
-          generator, sampler, *tokenizer,
-          {.prompt = prompt, .tokens = wanted, .ignore_end_of_text = f.ignore_end_of_text, .poll = poll},
+          generator, *tokenizer, {.prompt = prompt, .tokens = wanted, .poll = poll},
           [&](std::string_view piece) { f.no_stream ? void(whole += piece) : show(piece); });
     } catch (const data::Interrupted&) {
       if (!f.no_stream) end_line();

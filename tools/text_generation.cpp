@@ -1,7 +1,6 @@
 #include "tools/text_generation.h"
 
 #include <algorithm>
-#include <optional>
 
 #include "data/utf8.h"
 #include "engine/error.h"
@@ -17,9 +16,8 @@ std::vector<std::int32_t> prompt_tokens(const data::Tokenizer& tokenizer, std::s
   return {ids.begin(), ids.end()};
 }
 
-std::int64_t generate_text(model::Generator& generator, model::Sampler& sampler,
-                           const data::Tokenizer& tokenizer, const TextRequest& request,
-                           const std::function<void(std::string_view)>& emit) {
+std::int64_t generate_text(model::Generator& generator, const data::Tokenizer& tokenizer,
+                           const TextRequest& request, const std::function<void(std::string_view)>& emit) {
   const auto end_of_text = std::int32_t(tokenizer.end_of_text());
   data::StreamDecoder decoder(tokenizer);
   // The decoder sees the prompt too, so that the first new piece joins it as it would inside a text. What it
@@ -40,15 +38,12 @@ std::int64_t generate_text(model::Generator& generator, model::Sampler& sampler,
     repair.push(text.substr(skip), well_formed);
     emit_repaired();
   };
-  std::vector<std::int32_t> tokens = request.prompt;
+  generator.start(request.prompt);
   std::int64_t drawn = 0;
   for (; drawn < request.tokens; drawn++) {
     if (request.poll) request.poll();
-    const auto& logits = generator.logits_after(tokens);
-    const auto banned = request.ignore_end_of_text ? std::optional(end_of_text) : std::nullopt;
-    const std::int32_t next = sampler.next(logits, tokens, tokens.size(), banned);
+    const std::int32_t next = generator.draw().front();
     if (next == end_of_text) break;
-    tokens.push_back(next);
     emit_new(decoder.push(std::uint32_t(next)));
   }
   emit_new(decoder.finish());

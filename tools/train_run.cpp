@@ -5,7 +5,6 @@
 #include <numbers>
 
 #include "engine/durable_file.h"
-#include "model/sampler.h"
 #include "tools/checkpoint_files.h"
 #include "tools/cli.h"
 #include "tools/op_table.h"
@@ -302,11 +301,11 @@ void TrainRun::save() {
 }
 
 void TrainRun::sample() {
-  model::Generator generator(gpt_, stream_);
-  model::Sampler sampler({}, std::uint64_t(flags_.seed) + std::uint64_t(state_.step));
   TextRequest request{.prompt = prompt_tokens(*tokenizer_, flags_.prompt), .tokens = kSampleTokens};
   std::string text = flags_.prompt;
-  generate_text(generator, sampler, *tokenizer_, request, [&](std::string_view piece) { text += piece; });
+  model::Generator generator(gpt_, stream_, 1, std::int64_t(request.prompt.size()) + request.tokens, {},
+                             std::uint64_t(flags_.seed) + std::uint64_t(state_.step));
+  generate_text(generator, *tokenizer_, request, [&](std::string_view piece) { text += piece; });
   log_->sample(state_.step, text);
 }
 
