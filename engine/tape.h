@@ -75,7 +75,11 @@ k::Grad param_grad(
 
 class Tape {
  public:
-  enum class Mode { train, infer };  // infer: closures are dropped, so nothing is saved
+  enum class Mode {
+    train,
+    infer,  // closures are dropped, so nothing is saved
+    step,   // the same for one new token of each sample: a row's bits depend on no other row
+  };
   using Backward = std::function<void(Back&)>;
 
   explicit Tape(Context& context, Mode mode = Mode::train);
@@ -91,6 +95,7 @@ class Tape {
   Tensor grad(const Slot&) const;  // of a leaf, after backward(); empty if nothing reached it
   Context& context() const noexcept { return context_; }
   bool training() const noexcept { return mode_ == Mode::train; }
+  bool stepping() const noexcept { return mode_ == Mode::step; }
 
  private:
   struct Node {

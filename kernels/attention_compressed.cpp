@@ -2,24 +2,6 @@
 #include "kernels/attention_cpu.h"
 
 namespace k {
-namespace {
-
-// The picks of one query from its visible blocks' logits: p orders blocks as their logits do, but rounds more
-// away.
-void choose(const float* logits, std::int64_t visible, float lse, std::int64_t top, std::int32_t* picks) {
-  std::int64_t kept = 0;  // picks[0, kept) by falling logit, the lower index first among equals
-  for (std::int64_t w = 0; top > 0 && w < visible; w++) {
-    if (kept == top && !(logits[w] > logits[picks[kept - 1]])) continue;
-    std::int64_t at = kept < top ? kept++ : kept - 1;
-    for (; at > 0 && logits[w] > logits[picks[at - 1]]; at--) picks[at] = picks[at - 1];
-    picks[at] = static_cast<std::int32_t>(w);
-  }
-  while (kept > 0 && !(exp_f32(logits[picks[kept - 1]] - lse) > 1e-10f)) kept--;
-  std::sort(picks, picks + kept);
-  std::fill(picks + kept, picks + top, -1);
-}
-
-}  // namespace
 
 Status run(Cpu, const CompressedForward& p) noexcept {
   if (!all_f32(p.out.t, p.q.t, p.ck.t, p.cv.t, p.memory.t)) return unsupported_dtype();
@@ -36,7 +18,7 @@ Status run(Cpu, const CompressedForward& p) noexcept {
       query.attend(memory_k + h * learned, memory_v + h * learned, p.slots);
       query.attend(f32(p.ck) + kv * matrix, f32(p.cv) + kv * matrix, visible, logits);
       p.lse[row] = query.finish();
-      choose(logits, visible, p.lse[row], p.top, p.selected + row * p.top);
+      choose_blocks(logits, visible, p.lse[row], p.top, p.selected + row * p.top);
     }
   }
   return {};

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "kernels/cpu.h"
+#include "kernels/rows_cpu.h"
 #include "kernels/vector_math.h"
 
 namespace k {
@@ -28,54 +29,6 @@ template <class F> auto by_dim(std::int64_t dim, F&& f) {
   return dim == 64 ? f(std::integral_constant<std::int64_t, 64>{}) : f(dim);
 }
 
-template <class N> float dot(const float* a, const float* b, N dim) noexcept {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (std::int64_t i = 0; i < dim; i++) sum = std::fma(a[i], b[i], sum);
-  return sum;
-}
-
-// y[j] = scale * x . rows[j, :], rows [count, dim]. Four rows at a time, the last one repeated to make four:
-// equal rows give equal bits wherever they stand.
-template <class N>
-void dot_rows(float scale, const float* x, const float* rows, std::int64_t count, N dim, float* y) noexcept {
-  for (std::int64_t j = 0; j < count; j += 4) {
-    const float* a = rows + j * dim;
-    const float* b = rows + std::min(j + 1, count - 1) * dim;
-    const float* c = rows + std::min(j + 2, count - 1) * dim;
-    const float* d = rows + std::min(j + 3, count - 1) * dim;
-    float sum_a = 0, sum_b = 0, sum_c = 0, sum_d = 0;
-#pragma omp simd reduction(+ : sum_a, sum_b, sum_c, sum_d)
-    for (std::int64_t i = 0; i < dim; i++) {
-      sum_a = std::fma(x[i], a[i], sum_a);
-      sum_b = std::fma(x[i], b[i], sum_b);
-      sum_c = std::fma(x[i], c[i], sum_c);
-      sum_d = std::fma(x[i], d[i], sum_d);
-    }
-    const float sums[4] = {sum_a, sum_b, sum_c, sum_d};
-    for (std::int64_t l = 0; l < std::min<std::int64_t>(4, count - j); l++) y[j + l] = scale * sums[l];
-  }
-}
-
-template <class N> void add_scaled(float w, const float* x, float* y, N dim) noexcept {  // y += w x
-#pragma omp simd
-  for (std::int64_t i = 0; i < dim; i++) y[i] = std::fma(w, x[i], y[i]);
-}
-
-// y += sum_j w[j] rows[j, :], rows [count, dim]
-template <class N>
-void add_rows(const float* w, const float* rows, std::int64_t count, N dim, float* y) noexcept {
-  std::int64_t j = 0;
-  for (; j + 4 <= count; j += 4) {
-    const float *a = rows + j * dim, *b = a + dim, *c = b + dim, *d = c + dim;
-    const float wa = w[j], wb = w[j + 1], wc = w[j + 2], wd = w[j + 3];
-#pragma omp simd
-    for (std::int64_t i = 0; i < dim; i++)
-      y[i] = std::fma(wd, d[i], std::fma(wc, c[i], std::fma(wb, b[i], std::fma(wa, a[i], y[i]))));
-  }
-  for (; j < count; j++) add_scaled(w[j], rows + j * dim, y, dim);
-}
-
 // One query's forward pass by online softmax: `out` holds sum_j exp(logit_j - max) v_j until finish().
 struct QueryForward {
   const float* q;  // [dim]
@@ -90,6 +43,10 @@ struct QueryForward {
         out(f32(p.out) + row * p.shape.dim),
         dim(p.shape.dim),
         scale(p.scale) {
+    std::fill_n(out, dim, 0.f);
+  }
+  QueryForward(const float* q, float* out, std::int64_t dim, float scale)
+      : q(q), out(out), dim(dim), scale(scale) {
     std::fill_n(out, dim, 0.f);
   }
 
@@ -131,6 +88,22 @@ struct QueryForward {
     add_rows(s, v, n, known, out);
   }
 };
+
+// The picks of one query from its visible blocks' logits: p orders blocks as their logits do, but rounds more
+// away.
+inline void choose_blocks(const float* logits, std::int64_t visible, float lse, std::int64_t top,
+                          std::int32_t* picks) {
+  std::int64_t kept = 0;  // picks[0, kept) by falling logit, the lower index first among equals
+  for (std::int64_t w = 0; top > 0 && w < visible; w++) {
+    if (kept == top && !(logits[w] > logits[picks[kept - 1]])) continue;
+    std::int64_t at = kept < top ? kept++ : kept - 1;
+    for (; at > 0 && logits[w] > logits[picks[at - 1]]; at--) picks[at] = picks[at - 1];
+    picks[at] = static_cast<std::int32_t>(w);
+  }
+  while (kept > 0 && !(exp_f32(logits[picks[kept - 1]] - lse) > 1e-10f)) kept--;
+  std::sort(picks, picks + kept);
+  std::fill(picks + kept, picks + top, -1);
+}
 
 // One query's backward pass: with P = exp(S - lse), dP_j = dout . v_j and dS_j = P_j (dP_j - delta), adds
 // scale dS k to dq, scale dS q to dk and P dout to dv.

@@ -1,5 +1,8 @@
 // Generation: samples that begin with the same tokens go on side by side, each token drawn from the model's
 // distribution. A sample's text depends on its prompt, the sampler and its seed alone, not on its neighbours.
+//
+// The tokens given at the start are read by the ops of training, which fill the caches; every further one is
+// a step of few launches over the caches (one recorded graph on a card).
 #pragma once
 #include <memory>
 #include <span>
@@ -13,7 +16,7 @@ namespace model {
 class Generator {
  public:
   // Room for `samples` of `capacity` tokens each. Sample i draws under the seed `seed` + i. `banned` is never
-  // drawn; -1: nothing is.
+  // drawn; -1: nothing is. Throws DeviceError(memory).
   Generator(const Gpt&, engine::Stream&, std::int64_t samples, std::int64_t capacity, const SamplerConfig&,
             std::uint64_t seed, std::int32_t banned = -1);
   // Every sample holds these tokens and nothing else: at least one, each below the vocabulary.
@@ -28,17 +31,22 @@ class Generator {
   std::int64_t length() const noexcept { return length_; }  // tokens that each sample holds
 
  private:
-  void reserve(std::int64_t length);
+  void step();  // reads the newest token of each sample
+  void catch_up();
 
   const Gpt& gpt_;
   engine::Stream& stream_;
-  std::int64_t capacity_, length_ = 0, planned_ = 0;
+  std::int64_t samples_, capacity_, length_ = 0;
   std::int32_t banned_;
   std::vector<Sampler> samplers_;
   std::vector<std::vector<std::int32_t>> tokens_;  // of each sample
   std::vector<std::int32_t> drawn_;
+
+  Caches caches_;
+  engine::Tensor ids_, logits_;  // the newest token of each sample; what follows it, once it was read
+  bool unread_ = false;          // the newest token has not been read yet
   std::unique_ptr<engine::Arena> arena_;
-  engine::Tensor ids_;
+  engine::Graph graph_;
 };
 
 }  // namespace model

@@ -82,36 +82,77 @@ Gpt::Layer Gpt::make_layer(ParamStore& store, std::int64_t index) const {
   return l;
 }
 
-Tensor Gpt::apply(Tape& t, const Layer& l, const Tensor& x, const Tensor& rope, std::int64_t batch) const {
+template <class Attend> Tensor Gpt::apply(Tape& t, const Layer& l, const Tensor& x, Attend&& attend) const {
   const auto& c = config_;
   Tensor mixed;
   {
-    const Tensor normed = ops::rmsnorm(t, x, *l.attention_norm, c.kNormEps);
+    const ops::Rows normed = ops::normed(t, x, *l.attention_norm, c.kNormEps);
     Tensor qkv = ops::linear(t, normed, *l.qkv);
-    const Tensor heads = c.attention == Attention::dense
-                             ? ops::dense_attention(t, std::move(qkv), rope, c.heads, batch)
-                             : ops::sparse_attention(t, qkv, ops::linear(t, normed, *l.gate, l.gate_bias),
-                                                     rope, l.nsa, c.heads, c.nsa, batch);
-    mixed = ops::linear_add(t, heads, *l.out, nullptr, x);
+    const Tensor gates = l.gate ? ops::linear(t, normed, *l.gate, l.gate_bias) : Tensor();
+    mixed = ops::linear_add(t, attend(std::move(qkv), gates), *l.out, nullptr, x);
   }
-  const Tensor normed = ops::rmsnorm(t, mixed, *l.ffn_norm, c.kNormEps);
+  const ops::Rows normed = ops::normed(t, mixed, *l.ffn_norm, c.kNormEps);
   const Tensor active = c.ffn_kind == FfnKind::gelu
                             ? ops::linear_gelu(t, normed, *l.up, l.up_bias)
                             : ops::swiglu(t, ops::linear(t, normed, *l.up, l.up_bias));
   return ops::linear_add(t, active, *l.down, l.down_bias, mixed);
 }
 
-Tensor Gpt::hidden(Tape& t, const Tensor& ids, std::int64_t batch) const {
+Tensor Gpt::attend(Tape& t, const Layer& l, Tensor qkv, const Tensor& gates, const Tensor& rope,
+                   std::int64_t batch, const engine::KvCache* fill) const {
+  const auto& c = config_;
+  if (c.attention == Attention::dense)
+    return ops::dense_attention(t, std::move(qkv), rope, c.heads, batch, fill);
+  return ops::sparse_attention(t, qkv, gates, rope, l.nsa, c.heads, c.nsa, batch, nullptr, fill);
+}
+
+Tensor Gpt::hidden(Tape& t, const Tensor& ids, std::int64_t batch, const Caches* fill) const {
   const std::int64_t length = ids.numel() / batch;
   const Tensor rope = ops::rope_table(t, length, config_.heads.dim, config_.rope_base);
   Tensor x = ops::embedding(t, ids, *embedding_);
-  for (const Layer& layer : layers_) {
-    auto f = [this, &layer, rope, batch](Tape& tape, const Tensor& in) {
-      return apply(tape, layer, in, rope, batch);
+  for (std::size_t i = 0; i < layers_.size(); i++) {
+    const Layer& layer = layers_[i];
+    const engine::KvCache* cache = fill ? &fill->layers[i] : nullptr;
+    auto f = [this, &layer, rope, batch, cache](Tape& tape, const Tensor& in) {
+      return apply(tape, layer, in, [&](Tensor qkv, const Tensor& gates) {
+        return attend(tape, layer, std::move(qkv), gates, rope, batch, cache);
+      });
     };
     x = recompute_ == Recompute::block ? ops::recompute(t, x, f) : f(t, x);
   }
   return ops::rmsnorm(t, x, *final_norm_, config_.kNormEps);
+}
+
+Tensor Gpt::hidden_step(Tape& t, const Tensor& ids, const Caches& caches) const {
+  const auto& c = config_;
+  Tensor x = ops::embedding(t, ids, *embedding_);
+  for (std::size_t i = 0; i < layers_.size(); i++) {
+    const Layer& layer = layers_[i];
+    const engine::KvCache& cache = caches.layers[i];
+    x = apply(t, layer, x, [&](const Tensor& qkv, const Tensor& gates) {
+      return c.attention == Attention::dense
+                 ? ops::dense_attention_step(t, qkv, caches.places, c.heads, cache)
+                 : ops::sparse_attention_step(t, qkv, gates, caches.places, layer.nsa, c.heads, c.nsa, cache);
+    });
+  }
+  return ops::rmsnorm(t, x, *final_norm_, c.kNormEps);
+}
+
+Caches Gpt::make_caches(engine::Device device, std::int64_t samples, std::int64_t capacity) const {
+  const auto& c = config_;
+  Caches caches;
+  caches.places = {Tensor::persistent(device, {samples}, engine::DType::i32),
+                   Tensor::persistent(device, {capacity, c.heads.dim / 2, 2}, engine::DType::f32)};
+  for (std::size_t i = 0; i < layers_.size(); i++)
+    caches.layers.push_back(
+        c.attention == Attention::dense
+            ? engine::dense_cache(device, embedding_->value.dtype(), samples, capacity, c.heads)
+            : engine::sparse_cache(device, embedding_->value.dtype(), samples, capacity, c.heads, c.nsa));
+  return caches;
+}
+
+void Gpt::fill_table(Tape& t, const Caches& caches) const {
+  ops::fill_rope_table(t, caches.places.table, config_.rope_base);
 }
 
 Tensor Gpt::losses(Tape& t, const Tensor& ids, const Tensor& targets, std::int64_t batch,
@@ -119,7 +160,9 @@ Tensor Gpt::losses(Tape& t, const Tensor& ids, const Tensor& targets, std::int64
   return ops::linear_cross_entropy(t, hidden(t, ids, batch), *head_, targets, config_.vocab, grad_scale);
 }
 
-Tensor Gpt::logits(Tape& t, const Tensor& hidden) const { return ops::linear(t, hidden, *head_); }
+Tensor Gpt::logits(Tape& t, const Tensor& hidden, const Tensor& into) const {
+  return ops::logits(t, hidden, *head_, into);
+}
 
 double Gpt::flops_per_token(std::int64_t length) const noexcept {
   const auto& c = config_;

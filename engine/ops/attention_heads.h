@@ -6,7 +6,7 @@
 #include <cstddef>
 
 #include "engine/ops.h"
-#include "kernels/attention.h"
+#include "kernels/attention_step.h"
 
 namespace engine::ops {
 
@@ -34,6 +34,14 @@ struct Sizes {
 // The sizes of packed qkv rows; `op` names whose they are. Throws Error(failure) where shapes do not fit.
 Sizes attention_sizes(const char* op, const Tensor& qkv, const Tensor& rope, const Heads& heads,
                       std::int64_t batch);
+
+// One sequence's keys or values into a cache: head-major, or position t of head h from element h * from_head
+// + t * from_token on.
+void store(Tape&, const Tensor& cache, const Tensor& head_major);
+void store(Tape&, const Tensor& cache, k::In from, std::int64_t from_head, std::int64_t from_token,
+           std::int64_t length);
+// Throws Error(failure) unless the cache can hold the one sequence.
+void check_fill(const char* op, const Sizes&, const KvCache&);
 
 // The heads of packed rows as the tensors of `to`, as far as they have memory. `On` is a Tape or a Back.
 template <class On>

@@ -14,10 +14,12 @@ namespace {
 constexpr std::int64_t kAll = std::numeric_limits<std::int64_t>::max();  // reach of dense attention
 
 // Over head-major copies of q, k and v.
-Tensor attend_by_heads(Tape& tape, const Sizes& sizes, const Tensor& qkv, const Tensor& rope) {
+Tensor attend_by_heads(Tape& tape, const Sizes& sizes, const Tensor& qkv, const Tensor& rope,
+                       const KvCache* fill) {
   Tensor q = tape.make(sizes.queries(), qkv.dtype()), k = tape.make(sizes.keys(), qkv.dtype()),
          v = tape.make(sizes.keys(), qkv.dtype());
   split(tape, sizes, qkv, rope, {.q = {Tensor(), q}, .k = {Tensor(), k}, .v = {v}});
+  if (fill) store(tape, fill->k, k), store(tape, fill->v, v);
 
   Tensor out = tape.make(sizes.queries(), qkv.dtype()), lse = tape.make(sizes.query_rows());
   tape.launch("dense attention", k::WindowForward{.out = out.out(),
@@ -62,7 +64,7 @@ template <class Rows> Rows part(Rows rows, const Sizes& sizes, std::int64_t head
 }
 
 // Over the packed rows themselves, once q and k are turned there.
-Tensor attend_by_tokens(Tape& tape, const Sizes& sizes, Tensor qkv, const Tensor& rope) {
+Tensor attend_by_tokens(Tape& tape, const Sizes& sizes, Tensor qkv, const Tensor& rope, const KvCache* fill) {
   const Slot x = qkv;
   const k::In given = qkv;
   const Tensor rows = qkv.unique() ? std::move(qkv) : tape.make(x.shape, x.dtype);
@@ -77,6 +79,10 @@ Tensor attend_by_tokens(Tape& tape, const Sizes& sizes, Tensor qkv, const Tensor
                                          .dim = sizes.heads.dim});
 
   const std::int64_t first_k = sizes.heads.query, first_v = first_k + sizes.heads.kv;
+  const auto keep = [&](const Tensor& cache, std::int64_t head) {
+    store(tape, cache, part<k::In>(rows, sizes, head), sizes.heads.dim, sizes.heads.packed(), sizes.length);
+  };
+  if (fill) keep(fill->k, first_k), keep(fill->v, first_v);
   Tensor y = tape.make(sizes.rows(), x.dtype), lse = tape.make(sizes.query_rows());
   tape.launch("dense attention", k::WindowForward{.out = y.out(),
                                                   .lse = lse.f32(),
@@ -119,10 +125,12 @@ bool takes_tokens(Context& context, const Sizes& sizes) {
 
 }  // namespace
 
-Tensor dense_attention(Tape& tape, Tensor qkv, const Tensor& rope, const Heads& heads, std::int64_t batch) {
+Tensor dense_attention(Tape& tape, Tensor qkv, const Tensor& rope, const Heads& heads, std::int64_t batch,
+                       const KvCache* fill) {
   const Sizes sizes = attention_sizes("dense_attention", qkv, rope, heads, batch);
-  return takes_tokens(tape.context(), sizes) ? attend_by_tokens(tape, sizes, std::move(qkv), rope)
-                                             : attend_by_heads(tape, sizes, qkv, rope);
+  if (fill) check_fill("dense_attention", sizes, *fill);
+  return takes_tokens(tape.context(), sizes) ? attend_by_tokens(tape, sizes, std::move(qkv), rope, fill)
+                                             : attend_by_heads(tape, sizes, qkv, rope, fill);
 }
 
 }  // namespace engine::ops

@@ -2,6 +2,7 @@
 #include "kernels/basic.h"
 #include "kernels/ffn.h"
 #include "kernels/matmul.h"
+#include "kernels/rows_linear.h"
 
 namespace engine {
 namespace {
@@ -79,10 +80,44 @@ void Projection::backward_bias(Back& b, const Tensor& dy) const {
            k::ColumnSum{.y = b.into(*bias), .x = dy, .partial = partial.f32(), .rows = rows, .dim = out});
 }
 
+struct Extras {  // of a product of few rows
+  Tensor residual = {}, into = {};
+  bool gelu = false;
+};
+
+Tensor few_rows(Tape& t, const ops::Rows& rows, Param& weight, Param* bias, const Extras& extras = {}) {
+  const Projection linear(rows.x, weight, bias);
+  const Tensor y = extras.into ? extras.into : t.make({linear.rows, linear.out}, rows.x.dtype());
+  require(y.shape() == Shape({linear.rows, linear.out}), Exit::failure, "linear: {} gives [{}, {}], not {}",
+          weight.name, linear.rows, linear.out, to_string(y.shape()));
+  const bool scratch = rows.norm && t.context().device().kind == DeviceKind::cpu;
+  const Tensor normed = scratch ? t.make({linear.rows * (linear.in + 1)}) : Tensor();
+  t.launch("linear of rows", k::RowsLinear{.y = y.out(),
+                                           .x = rows.x,
+                                           .weight = weight.value,
+                                           .norm = rows.norm ? k::In(rows.norm->value) : k::In{},
+                                           .bias = bias ? k::In(bias->value) : k::In{},
+                                           .residual = extras.residual ? k::In(extras.residual) : k::In{},
+                                           .normed = normed ? normed.f32() : nullptr,
+                                           .rows = linear.rows,
+                                           .out = linear.out,
+                                           .in = linear.in,
+                                           .eps = rows.eps,
+                                           .gelu = extras.gelu});
+  return y;
+}
+
 }  // namespace
 
-Tensor ops::linear(Tape& t, const Tensor& x, Param& weight, Param* bias) {
-  const Projection linear(x, weight, bias);
+Tensor ops::logits(Tape& t, const Tensor& x, Param& head, const Tensor& into) {
+  const std::int64_t rows = x.numel() / x.shape()[-1];
+  return few_rows(t, x, head, nullptr,
+                  {.into = into ? into : t.make({rows, head.value.shape()[0]}, DType::f32)});
+}
+
+Tensor ops::linear(Tape& t, const Rows& x, Param& weight, Param* bias) {
+  if (t.stepping()) return few_rows(t, x, weight, bias);
+  const Projection linear(x.x, weight, bias);
   Tensor y = linear.forward(t, {});
   t.record("linear", {&y}, [linear](Back& b) { linear.backward(b, b.dy()); });
   return y;
@@ -93,6 +128,7 @@ Tensor ops::linear_add(Tape& t, const Tensor& x, Param& weight, Param* bias, con
   require(residual.numel() == linear.rows * linear.out, Exit::failure,
           "linear: {} gives [{}, {}], which cannot be added to {}", weight.name, linear.rows, linear.out,
           to_string(residual.shape()));
+  if (t.stepping()) return few_rows(t, x, weight, bias, {.residual = residual});
   Tensor y = linear.forward(t, residual);
   t.record("linear", {&y}, [linear, to_residual = Slot(residual)](Back& b) {
     linear.backward(b, b.dy());
@@ -101,8 +137,9 @@ Tensor ops::linear_add(Tape& t, const Tensor& x, Param& weight, Param* bias, con
   return y;
 }
 
-Tensor ops::linear_gelu(Tape& t, const Tensor& x, Param& weight, Param* bias) {
-  const Projection linear(x, weight, bias);
+Tensor ops::linear_gelu(Tape& t, const Rows& x, Param& weight, Param* bias) {
+  if (t.stepping()) return few_rows(t, x, weight, bias, {.gelu = true});
+  const Projection linear(x.x, weight, bias);
   const Tensor inner = linear.forward(t, {});
   Tensor y = t.make(inner.shape(), inner.dtype());
   t.launch("gelu", k::GeluForward{.y = y.out(), .x = inner, .count = inner.numel()});

@@ -35,4 +35,8 @@ Tensor ops::rmsnorm(Tape& t, const Tensor& x, Param& weight, float eps) {
   return y;
 }
 
+ops::Rows ops::normed(Tape& t, const Tensor& x, Param& weight, float eps) {
+  return t.stepping() ? Rows(x, weight, eps) : Rows(rmsnorm(t, x, weight, eps));
+}
+
 }  // namespace engine

@@ -44,6 +44,7 @@ struct Sparse {
 
   void check_parameters() const;
   void forward(Tape&, const Tensor& qkv, const Tensor& y);
+  void fill(Tape&, const KvCache&) const;
   void backward(Back&, const Slot& qkv, const Slot& gates) const;
 
  private:
@@ -171,6 +172,15 @@ void Sparse::window_forward(Tape& tape) const {
                                                    .shape = sizes.shape(),
                                                    .reach = config.window,
                                                    .scale = sizes.scale()});
+}
+
+void Sparse::fill(Tape& tape, const KvCache& cache) const {
+  store(tape, cache.k, x.k[kAdjacent]);
+  store(tape, cache.window_k, x.k[kHalves]);
+  store(tape, cache.pending_k, x.k[kPlain]);
+  store(tape, cache.v, x.v[kPlain]);
+  store(tape, cache.ck, ck);
+  store(tape, cache.cv, cv);
 }
 
 // The branches run beside one another, unless the fine one sends the compressed one gradients of the picks'
@@ -315,7 +325,7 @@ void Sparse::compress_backward(Back& back, const Tensor& dck, const Tensor& dcv,
 
 Tensor sparse_attention(Tape& tape, const Tensor& qkv, const Tensor& gates, const Tensor& rope,
                         const NsaParams& params, const Heads& heads, const NsaConfig& config,
-                        std::int64_t batch, Tensor* selected_out) {
+                        std::int64_t batch, Tensor* selected_out, const KvCache* fill) {
   Sparse sparse;
   sparse.sizes = attention_sizes("sparse_attention", qkv, rope, heads, batch);
   sparse.config = config;
@@ -325,7 +335,9 @@ Tensor sparse_attention(Tape& tape, const Tensor& qkv, const Tensor& gates, cons
   sparse.check_parameters();
 
   Tensor y = tape.make({qkv.shape()[0], heads.query * heads.dim}, qkv.dtype());
+  if (fill) check_fill("sparse_attention", sparse.sizes, *fill);
   sparse.forward(tape, qkv, y);
+  if (fill) sparse.fill(tape, *fill);
   if (selected_out) *selected_out = sparse.selected;
   tape.record("sparse attention", {&y},
               [sparse = std::move(sparse), x = Slot(qkv), g = Slot(gates)](Back& back) {
