@@ -1,10 +1,9 @@
-// The model as a whole: causality, recomputation, training, accumulation, generation.
+// The model as a whole: causality, recomputation, training, accumulation.
 #include "model/gpt.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "model/generator.h"
 #include "model/trainer.h"
 #include "tests/small_gpt.h"
 
@@ -178,37 +177,4 @@ TEST_CASE("trainer: an evaluation gives the loss of the next step and changes no
   const auto rows = m.gradients(ids, targets, 2).losses;
   CHECK(rows[4] == 0);
   CHECK(trainer.evaluate({ids, Ids(20, -1)}).mean() == 0);
-}
-
-// The largest difference of two rows of logits.
-double apart(std::span<const float> a, std::span<const float> b) {
-  double most = 0;
-  for (std::size_t i = 0; i < a.size(); i++) {
-    const double off = std::abs(double(a[i]) - double(b[i]));
-    if (!(off <= most)) most = off;  // keeps a NaN
-  }
-  return most;
-}
-
-TEST_CASE("generator: a prompt and then steps give the logits of the training forward, for every split") {
-  for (const auto& [name, config] : configs()) {
-    CAPTURE(name);
-    Model m(config);
-    const std::int64_t block = config.nsa.block, longest = 4 * block + 2;
-    const Ids ids = random_ids(longest, config.vocab, 1);
-    const auto rows = m.logits(ids);
-    const auto vocab = std::size_t(config.vocab);
-    model::Generator generator(m.gpt(), m.stream, 2, longest, {}, 1);
-    for (std::size_t prompt = 1; prompt <= std::size_t(2 * block + 1); prompt++) {
-      CAPTURE(prompt);
-      generator.start(std::span(ids).first(prompt));
-      for (std::size_t length = prompt; length <= std::size_t(longest); length++) {
-        CAPTURE(length);
-        if (length > prompt) generator.read(std::span(ids).subspan(length - 1, 1));
-        const auto logits = generator.logits();
-        CHECK(apart(std::span(logits).first(vocab), rows[length - 1]) < 1e-5);
-        CHECK(apart(std::span(logits).last(vocab), rows[length - 1]) < 1e-5);
-      }
-    }
-  }
 }

@@ -1,0 +1,157 @@
+// Private to the CUDA kernels of attention_step.h: a block takes one query head of one sample. Some
+// neighbouring lanes share a key, as many as its elements fill accesses of 16 bytes; sums over keys are added
+// lane by lane, then warp by warp, in an order that depends on the number of keys alone.
+#pragma once
+#include "kernels/attention_step.h"
+#include "kernels/lanes.cuh"
+#include "kernels/rope.h"
+
+namespace k {
+
+// kLanes lanes share a row, kRun elements of each access; kAccesses of them make a row of any size up to
+// kLanes * kRun * kAccesses.
+template <class Storage, int kRun_, int kLanes_, int kAccesses_> struct StepLayout {
+  using T = Storage;
+  static constexpr int kRun = kRun_, kSharers = kLanes_, kAccesses = kAccesses_;
+  static constexpr bool kWhole = kAccesses == 1;
+};
+template <class F, class... Arrays>
+Status by_step_layout(std::int64_t dim, F&& f, DType type, const Arrays&... arrays) noexcept {
+  if (dim > 256) return {1, "a head size above 256"};
+  if (!((arrays.t == type) && ...)) return unsupported_dtype();
+  return by_cuda_dtype(type, [&](auto tag) {
+    using T = typename decltype(tag)::is;
+    constexpr int kRun = kLanes<T>;
+    if (aligned(arrays.p...)) switch (dim) {
+        case 32: return f(StepLayout<T, kRun, 32 / kRun, 1>{});
+        case 64: return f(StepLayout<T, kRun, 64 / kRun, 1>{});
+        case 128: return f(StepLayout<T, kRun, 128 / kRun, 1>{});
+      }
+    return f(StepLayout<T, 1, 32, 8>{});
+  });
+}
+
+inline constexpr int kStepWarps = 8, kStepThreads = 32 * kStepWarps;
+
+// This thread's share of rows, and which of the rows that a block takes at a time is its own.
+template <class L> struct Share {
+  static constexpr int kAtOnce = kStepThreads / L::kSharers;
+  int dim, first;  // elements of a row; the first of its own
+  int group;       // in [0, kAtOnce)
+  __device__ explicit Share(int dim)
+      : dim(dim), first(int(threadIdx.x) % L::kSharers * L::kRun), group(int(threadIdx.x) / L::kSharers) {}
+
+  // Calls f(element, i-th access) for each access of its own.
+  template <class F> __device__ void each(F&& f) const {
+#pragma unroll
+    for (int i = 0; i < L::kAccesses; i++)
+      if (const int at = first + i * L::kSharers * L::kRun; L::kWhole || at < dim) f(at, i);
+  }
+  // q . row, in all lanes that share the row; q is fp32.
+  __device__ float dot(const float* q, const typename L::T* row) const {
+    float sum = 0;
+    each([&](int at, int) {
+      const auto run = load_lanes<L::kRun>(row + at, L::kRun, true);
+#pragma unroll
+      for (int e = 0; e < L::kRun; e++) sum = fmaf(q[at + e], run[e], sum);
+    });
+#pragma unroll
+    for (int lane = L::kSharers / 2; lane > 0; lane /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lane);
+    return sum;
+  }
+};
+
+// Rows `next(i)`, i in [0, count): logits[i] = scale * q . row.
+template <class L, class Next> __device__ void step_logits(const Share<L>& share, const float* q, int count,
+                                                           float scale, float* logits, Next&& next) {
+#pragma unroll 2
+  for (int base = 0; base < count; base += Share<L>::kAtOnce) {  // all lanes take part in a row's sum
+    const int i = base + share.group;
+    const float sum = share.dot(q, next(min(i, count - 1)));
+    if (i < count && share.first == 0) logits[i] = scale * sum;
+  }
+}
+
+// sum_i weights[i] next(i) of this thread's rows, then of its warp's: lane l < kSharers of each warp writes
+// its elements to sums[warp][dim].
+template <class L, class Next>
+__device__ void step_sum(const Share<L>& share, const float* weights, int count, float* sums, Next&& next) {
+  float sum[L::kAccesses][L::kRun] = {};
+#pragma unroll 2
+  for (int i = share.group; i < count; i += Share<L>::kAtOnce) {
+    const float weight = weights[i];
+    const typename L::T* row = next(i);
+    share.each([&](int at, int access) {
+      const auto run = load_lanes<L::kRun>(row + at, L::kRun, true);
+#pragma unroll
+      for (int e = 0; e < L::kRun; e++) sum[access][e] = fmaf(weight, run[e], sum[access][e]);
+    });
+  }
+#pragma unroll
+  for (int lane = 16; lane >= L::kSharers; lane /= 2)
+#pragma unroll
+    for (int access = 0; access < L::kAccesses; access++)
+#pragma unroll
+      for (int e = 0; e < L::kRun; e++) sum[access][e] += __shfl_xor_sync(0xffffffffu, sum[access][e], lane);
+  if (int(threadIdx.x) % 32 >= L::kSharers) return;
+  share.each([&](int at, int access) {
+#pragma unroll
+    for (int e = 0; e < L::kRun; e++) sums[int(threadIdx.x) / 32 * share.dim + at + e] = sum[access][e];
+  });
+}
+__device__ inline float sum_of_warps(const float* sums, int dim, int d) {
+  float sum = 0;
+#pragma unroll
+  for (int warp = 0; warp < kStepWarps; warp++) sum += sums[warp * dim + d];
+  return sum;
+}
+
+// A warp: logits become exp(logit - max). Every lane gets the maximum and the sum.
+struct SoftmaxSum {
+  float max, sum;
+};
+__device__ inline SoftmaxSum warp_softmax(float* logits, int count) {
+  const int lane = int(threadIdx.x) % 32;
+  float max = -INFINITY, sum = 0;
+  for (int i = lane; i < count; i += 32) max = fmaxf(max, logits[i]);
+  max = warp_max(max);
+  for (int i = lane; i < count; i += 32) {
+    const float e = fast_exp(logits[i] - max);
+    logits[i] = e;
+    sum += e;
+  }
+  return {max, warp_sum(sum)};
+}
+
+// Element d of a head turned by adjacent pairs or by halves (kernels/rope.h); angles: (cos, sin) of each
+// pair.
+template <class T>
+__device__ float turned(const T* x, const float* angles, int dim, int d, Rotation rotation) {
+  const bool adjacent = rotation == Rotation::adjacent;
+  const int pair = adjacent ? d / 2 : d % (dim / 2);
+  const bool upper = adjacent ? d % 2 == 1 : d >= dim / 2;
+  const float mine = to_float(x[d]), other = to_float(x[adjacent ? d ^ 1
+                                                        : upper  ? d - dim / 2
+                                                                 : d + dim / 2]);
+  const float cosine = angles[2 * pair], sine = angles[2 * pair + 1];
+  return upper ? mine * cosine + other * sine : mine * cosine - other * sine;
+}
+
+// The new token as its block sees it.
+template <class T> struct StepToken {
+  std::int64_t sample, head, unit;  // unit: key/value head of the sample, counted over all samples
+  int position;
+  const T *q, *k, *v;
+  const float* angles;
+  __device__ StepToken(const T* qkv, const std::int32_t* positions, const float* table, const StepShape& s) {
+    sample = std::int64_t(blockIdx.x) / s.heads, head = std::int64_t(blockIdx.x) % s.heads;
+    const std::int64_t kv = head / (s.heads / s.kv_heads);
+    unit = sample * s.kv_heads + kv;
+    position = positions[sample];
+    const T* row = qkv + sample * (s.heads + 2 * s.kv_heads) * s.dim;
+    q = row + head * s.dim, k = row + (s.heads + kv) * s.dim, v = row + (s.heads + s.kv_heads + kv) * s.dim;
+    angles = table + position * s.dim;
+  }
+};
+
+}  // namespace k

@@ -1,0 +1,250 @@
+// The three branches of the sparse attention for one new token, in one launch (docs/model.md 1.2).
+#include "kernels/attention_step.cuh"
+
+namespace k {
+namespace {
+
+template <class T> struct Step {
+  T* y;
+  const T *qkv, *gates;
+  const std::int32_t* positions;
+  const float* table;
+  T *k, *v, *window_k, *pending_k, *ck, *cv;
+  const T *memory, *place_k, *place_v, *compress_k, *compress_v, *bias_k, *bias_v;
+  std::int32_t* selected;
+  StepShape shape;
+  int block, top, window, slots;
+  float scale;
+};
+
+constexpr int kMostPicks = 64;
+
+struct Fixed {  // of shared memory; the logits and a block to be compressed follow
+  float plain[256], adjacent[256], halves[256];  // the query
+  float sums[3][kStepWarps * 256];
+  float total[3];  // of each branch's weights
+  std::int32_t picks[kMostPicks];
+  int valid;
+};
+enum Branch { kCompressed, kSelected, kWindow };
+
+// The warp's picks among logits [blocks], by falling logit, the lower block first among equals; then
+// ascending.
+__device__ void choose(Fixed& shared, const float* logits, int blocks, int top, float lse) {
+  const int lane = int(threadIdx.x) % 32;
+  float last = INFINITY;
+  int last_block = -1, valid = 0;
+  for (; valid < min(top, blocks); valid++) {
+    float best = -INFINITY;
+    int best_block = blocks;
+    for (int w = lane; w < blocks; w += 32) {
+      const float x = logits[w];
+      const bool left = x < last || (x == last && w > last_block);
+      if (left && (x > best || (x == best && w < best_block))) best = x, best_block = w;
+    }
+#pragma unroll
+    for (int other = 16; other > 0; other /= 2) {
+      const float x = __shfl_xor_sync(0xffffffffu, best, other);
+      const int w = __shfl_xor_sync(0xffffffffu, best_block, other);
+      if (x > best || (x == best && w < best_block)) best = x, best_block = w;
+    }
+    if (best_block == blocks || !(fast_exp(best - lse) > 1e-10f)) break;
+    last = best, last_block = best_block;
+    if (lane != 0) continue;
+    int at = valid;
+    for (; at > 0 && shared.picks[at - 1] > best_block; at--) shared.picks[at] = shared.picks[at - 1];
+    shared.picks[at] = best_block;
+  }
+  if (lane == 0) shared.valid = valid;
+}
+
+// A block of key and value rows has become complete: y[o] = bias[o] + sum weight[o, d, j] (rows[j, d] +
+// place[j, d]), an output a warp; `gathered` [dim * block] in shared memory.
+template <class T> __device__ void compress(const T* rows, const T* place, const T* weight, const T* bias,
+                                            float* gathered, T* y, int dim, int block) {
+  const int width = dim * block, lane = int(threadIdx.x) % 32;
+  __syncthreads();
+  for (int i = int(threadIdx.x); i < width; i += kStepThreads)
+    gathered[i % dim * block + i / dim] = to_float(rows[i]) + to_float(place[i]);
+  __syncthreads();
+  constexpr int n = kLanes<T>;
+  const bool whole = width % n == 0 && reinterpret_cast<std::uintptr_t>(weight) % 16 == 0;
+  for (int o = int(threadIdx.x) / 32; o < dim; o += kStepWarps) {
+    const T* from = weight + std::int64_t(o) * width;
+    float sum = 0;
+#pragma unroll 4
+    for (int i = lane * n; i < width; i += 32 * n) {
+      const auto run = load_lanes<n>(from + i, width - i, whole);
+#pragma unroll
+      for (int e = 0; e < n; e++)
+        if (i + e < width) sum = fmaf(run[e], gathered[i + e], sum);
+    }
+    sum = warp_sum(sum);
+    if (lane == 0) y[o] = from_float<T>(sum + to_float(bias[o]));
+  }
+}
+
+// All blocks of a group of heads write the same new rows to the cache, each for itself.
+template <class L> __global__ void __launch_bounds__(kStepThreads) sparse_step(Step<typename L::T> p) {
+  using T = typename L::T;
+  extern __shared__ float4 memory[];
+  Fixed& shared = *reinterpret_cast<Fixed*>(memory);
+  const StepToken<T> token(p.qkv, p.positions, p.table, p.shape);
+  const int dim = int(p.shape.dim), d = int(threadIdx.x), position = token.position, block = p.block;
+  const std::int64_t kv = token.unit % p.shape.kv_heads, blocks = p.shape.capacity / block;
+  const int visible = (position + 1) / block, window = min(position, p.window) + 1;
+  T* k = p.k + token.unit * p.shape.capacity * dim;
+  T* v = p.v + token.unit * p.shape.capacity * dim;
+  T* window_k = p.window_k + token.unit * (p.window + 1) * dim;
+  T* pending_k = p.pending_k + token.unit * block * dim;
+  T* ck = p.ck + token.unit * blocks * dim;
+  T* cv = p.cv + token.unit * blocks * dim;
+  float* compressed_logits =
+      reinterpret_cast<float*>(&shared + 1);  // [slots + blocks], [window + 1], [fine keys]
+  float* window_logits = compressed_logits + p.slots + blocks;
+  float* fine_logits = window_logits + p.window + 1;
+  float* gathered = fine_logits + (p.top + 1) * block;
+
+  if (d < dim) {
+    const auto turn = [&](const T* x, Rotation rotation) {
+      return from_float<T>(turned(x, token.angles, dim, d, rotation));
+    };
+    shared.plain[d] = to_float(token.q[d]);
+    shared.adjacent[d] = to_float(turn(token.q, Rotation::adjacent));
+    shared.halves[d] = to_float(turn(token.q, Rotation::halves));
+    k[std::int64_t(position) * dim + d] = turn(token.k, Rotation::adjacent);
+    window_k[position % (p.window + 1) * dim + d] = turn(token.k, Rotation::halves);
+    pending_k[position % block * dim + d] = token.k[d];
+    v[std::int64_t(position) * dim + d] = token.v[d];
+  }
+  if ((position + 1) % block == 0) {
+    const std::int64_t w = position / block, matrix = std::int64_t(dim) * dim * block;
+    const auto part = [&](const T* x, std::int64_t size) { return x + kv * size; };
+    compress(pending_k, part(p.place_k, block * dim), part(p.compress_k, matrix), part(p.bias_k, dim),
+             gathered, ck + w * dim, dim, block);
+    compress(v + w * block * dim, part(p.place_v, block * dim), part(p.compress_v, matrix),
+             part(p.bias_v, dim), gathered, cv + w * dim, dim, block);
+  }
+  __syncthreads();
+
+  const Share<L> share(dim);
+  const T* memory_k = p.memory + kv * p.slots * dim;
+  const T* memory_v = memory_k + p.shape.kv_heads * p.slots * dim;
+  const auto compressed_row = [&](const T* learned, const T* rows) {
+    return [=, slots = p.slots](int i) {
+      return i < slots ? learned + i * dim : rows + std::int64_t(i - slots) * dim;
+    };
+  };
+  const int first_of_window = position + 1 - window;
+  const auto window_key = [=, places = p.window + 1](int i) {
+    return window_k + (first_of_window + i) % places * dim;
+  };
+  step_logits(share, shared.plain, p.slots + visible, p.scale, compressed_logits,
+              compressed_row(memory_k, ck));
+  step_logits(share, shared.halves, window, p.scale, window_logits, window_key);
+  __syncthreads();
+
+  const int warp = d / 32;
+  if (warp == 0) {
+    // The picks look at logits, which the exponential would round.
+    float max = -INFINITY, sum = 0;
+    for (int i = d; i < p.slots + visible; i += 32) max = fmaxf(max, compressed_logits[i]);
+    max = warp_max(max);
+    for (int i = d; i < p.slots + visible; i += 32) sum += fast_exp(compressed_logits[i] - max);
+    choose(shared, compressed_logits + p.slots, visible, p.top, max + logf(warp_sum(sum)));
+    __syncwarp();
+    const float total = warp_softmax(compressed_logits, p.slots + visible).sum;
+    if (d == 0) shared.total[kCompressed] = total;
+  } else if (warp == 1) {
+    const float total = warp_softmax(window_logits, window).sum;
+    if (d == 32) shared.total[kWindow] = total;
+  }
+  __syncthreads();
+
+  const int picked = shared.valid * block, own = position / block * block;
+  const int fine = picked + position - own + 1;
+  const auto fine_row = [&](const T* rows) {
+    return [=, &shared](int i) {
+      const int key = i < picked ? shared.picks[i / block] * block + i % block : own + i - picked;
+      return rows + std::int64_t(key) * dim;
+    };
+  };
+  step_logits(share, shared.adjacent, fine, p.scale, fine_logits, fine_row(k));
+  step_sum(share, compressed_logits, p.slots + visible, shared.sums[kCompressed],
+           compressed_row(memory_v, cv));
+  step_sum(share, window_logits, window, shared.sums[kWindow],
+           [=](int i) { return v + std::int64_t(first_of_window + i) * dim; });
+  __syncthreads();
+  if (warp == 0) {
+    const float total = warp_softmax(fine_logits, fine).sum;
+    if (d == 0) shared.total[kSelected] = total;
+  }
+  __syncthreads();
+  step_sum(share, fine_logits, fine, shared.sums[kSelected], fine_row(v));
+  __syncthreads();
+
+  const std::int64_t row = token.sample * p.shape.heads + token.head;
+  if (d < dim) {
+    float y = 0;
+#pragma unroll
+    for (int branch = 0; branch < 3; branch++) {
+      const float out = sum_of_warps(shared.sums[branch], dim, d) / shared.total[branch];
+      y += sigmoid(to_float(p.gates[row * 3 + branch])) * to_float(from_float<T>(out));
+    }
+    p.y[row * dim + d] = from_float<T>(y);
+  }
+  if (p.selected && d < p.top) p.selected[row * p.top + d] = d < shared.valid ? shared.picks[d] : -1;
+}
+
+}  // namespace
+
+Status run(Cuda cuda, const SparseStep& p) noexcept {
+  const auto& s = p.shape;
+  if (p.top > kMostPicks) return {1, "over 64 picks of a query"};
+  const std::int64_t floats =
+      p.slots + s.capacity / p.block + p.window + 1 + (p.top + 1) * p.block + p.block * s.dim;
+  const std::size_t bytes = sizeof(Fixed) + std::size_t(floats) * sizeof(float);
+  if (bytes > std::size_t(220) << 10)
+    return {1, "more blocks, or larger ones, than a card's shared memory holds"};
+  return by_step_layout(
+      s.dim,
+      [&](auto layout) -> Status {
+        using L = decltype(layout);
+        using T = typename L::T;
+        const Step<T> step{data<T>(p.y),
+                           data<T>(p.qkv),
+                           data<T>(p.gates),
+                           p.positions,
+                           p.table,
+                           data<T>(p.k),
+                           data<T>(p.v),
+                           data<T>(p.window_k),
+                           data<T>(p.pending_k),
+                           data<T>(p.ck),
+                           data<T>(p.cv),
+                           data<T>(p.memory),
+                           data<T>(p.place_k),
+                           data<T>(p.place_v),
+                           data<T>(p.compress_k),
+                           data<T>(p.compress_v),
+                           data<T>(p.bias_k),
+                           data<T>(p.bias_v),
+                           p.selected,
+                           s,
+                           int(p.block),
+                           int(p.top),
+                           int(p.window),
+                           int(p.slots),
+                           p.scale};
+        if (const Status status = status_of(cudaFuncSetAttribute(
+                sparse_step<L>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
+            !status.ok())
+          return status;
+        sparse_step<L><<<unsigned(s.samples * s.heads), kStepThreads, bytes, stream_of(cuda)>>>(step);
+        return launched();
+      },
+      p.qkv.t, p.y, p.gates, p.k, p.v, p.window_k, p.pending_k, p.ck, p.cv, p.memory, p.place_k, p.place_v,
+      p.compress_k, p.compress_v, p.bias_k, p.bias_v);
+}
+
+}  // namespace k
