@@ -2,16 +2,19 @@
 // distribution. A sample's text depends on its prompt, the sampler and its seed alone, not on its neighbours.
 //
 // The tokens given at the start are read by the ops of training, which fill the caches; every further one is
-// a step of few launches over the caches (one recorded graph on a card).
+// a step of few launches over the caches. On a card the step and the draw are recorded graphs, and the host
+// reads a token while the card goes on with it.
 #pragma once
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "engine/sampling.h"
 #include "model/gpt.h"
-#include "model/sampler.h"
 
 namespace model {
+
+using engine::SamplerConfig;
 
 class Generator {
  public:
@@ -31,22 +34,28 @@ class Generator {
   std::int64_t length() const noexcept { return length_; }  // tokens that each sample holds
 
  private:
-  void step();  // reads the newest token of each sample
+  engine::Tensor newest() const;  // i32 [samples]: what draw() gave, or read() was given
+  void step();
+  void draw_next();
   void catch_up();
+  void check_room(std::int64_t length) const;
 
   const Gpt& gpt_;
   engine::Stream& stream_;
   std::int64_t samples_, capacity_, length_ = 0;
+  SamplerConfig sampler_;
+  std::uint64_t seed_;
   std::int32_t banned_;
-  std::vector<Sampler> samplers_;
-  std::vector<std::vector<std::int32_t>> tokens_;  // of each sample
-  std::vector<std::int32_t> drawn_;
 
   Caches caches_;
-  engine::Tensor ids_, logits_;  // the newest token of each sample; what follows it, once it was read
-  bool unread_ = false;          // the newest token has not been read yet
-  std::unique_ptr<engine::Arena> arena_;
-  engine::Graph graph_;
+  engine::Draws draws_;
+  engine::Tensor logits_;  // [samples, padded vocabulary], of what follows the newest token once it was read
+  bool unread_ = false;    // the newest token is yet to be read
+  engine::Arena arena_;
+  engine::Graph step_graph_, draw_graph_;
+  std::shared_ptr<std::byte> staging_;
+  engine::Event drawn_event_;
+  std::vector<std::int32_t> drawn_;
 };
 
 }  // namespace model
