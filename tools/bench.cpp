@@ -5,6 +5,7 @@
 
 #include "tools/bench_cpu.h"
 #include "tools/bench_data.h"
+#include "tools/bench_generate.h"
 #include "tools/cli.h"
 
 namespace {
@@ -62,13 +63,31 @@ Command add_step(CLI::App& app, const char* name, const char* about, tools::Benc
   return {step, [&options, run] { return run(options), 0; }};
 }
 
+Command add_generate(CLI::App& app, tools::BenchStep& options) {
+  CLI::App* generate = app.add_subcommand("generate", "tokens drawn after a prompt, and their samples");
+  generate->add_option("--preset", options.preset, "the model");
+  tools::add_size(*generate, "-N,--samples", options.batch, 1, 1 << 20, "side by side");
+  tools::add_size(*generate, "-t,--seq-len", options.length, 1, 1 << 30, "tokens of the prompt");
+  tools::add_size(*generate, "-n,--tokens", options.steps, 1, 1 << 20, "drawn by each sample");
+  tools::add_size(*generate, "--vocab-size", options.vocab, 1, 1 << 24, "random ids below this")
+      ->default_str("the preset's");
+  tools::add_choice(*generate, "--attn", options.attention, {"nsa", "dense"}, "attention")
+      ->default_str("the preset's");
+  tools::add_choice(*generate, "--dtype", options.dtype, {"auto", "fp32", "bf16"}, "precision");
+  generate->add_option("--device", options.device, "auto, cpu, cuda or cuda:N");
+  tools::add_integer(*generate, "--threads", options.threads, 0, 4096,
+                     "CPU threads; 0: all that this process may use");
+  return {generate, [&options] { return tools::bench_generate(options), 0; }};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   tools::BenchDataOptions data;
   data.threads = tools::default_threads();
-  tools::BenchStep cpu, step, ops;
+  tools::BenchStep cpu, step, ops, generate;
   cpu.batch = 4, cpu.length = 256, cpu.accumulation = 1, cpu.vocab = 21128, cpu.steps = 5;
+  generate.batch = 1, generate.length = 64, generate.steps = 128;
   return tools::run_tool(
       "bench", "Times against ceilings measured in the same run.", argc, argv,
       [&](CLI::App& app) -> tools::Body {
@@ -76,11 +95,13 @@ int main(int argc, char** argv) {
         const std::vector<Command> commands{
             add_data(app, data), add_cpu(app, cpu),
             add_step(app, "step", "a training step on random tokens, whole", step, tools::bench_step),
-            add_step(app, "ops", "a training step on random tokens, op by op", ops, tools::bench_ops)};
+            add_step(app, "ops", "a training step on random tokens, op by op", ops, tools::bench_ops),
+            add_generate(app, generate)};
         return [commands] {
           for (const Command& command : commands)
             if (command.app->parsed()) return command.run();
-          engine::fail(engine::Exit::usage, "no command given, expected data, cpu, ops or step; see --help");
+          engine::fail(engine::Exit::usage,
+                       "no command given, expected data, cpu, ops, step or generate; see --help");
         };
       });
 }

@@ -27,13 +27,6 @@ template <class F> double best_seconds(engine::Stream& stream, F&& f) {
   return best;
 }
 
-engine::DType dtype_of(const std::string& name, engine::Device device) {
-  const bool bf16 = name == "bf16" || (name == "auto" && engine::has_fast_bf16(device));
-  engine::require(!bf16 || device.kind == engine::DeviceKind::cuda, engine::Exit::usage,
-                  "--dtype bf16: the CPU computes in fp32; use --dtype fp32 or auto");
-  return bf16 ? engine::DType::bf16 : engine::DType::f32;
-}
-
 std::uint64_t bytes_of(const engine::ParamStore& store, const model::Trainer& trainer) {
   const std::uint64_t values = store.values().bytes(), gradients = store.grads().bytes();
   const std::uint64_t masters = store.dtype() == engine::DType::f32 ? 0 : store.masters().bytes();
@@ -41,6 +34,13 @@ std::uint64_t bytes_of(const engine::ParamStore& store, const model::Trainer& tr
 }
 
 }  // namespace
+
+engine::DType dtype_of(const std::string& name, engine::Device device) {
+  const bool bf16 = name == "bf16" || (name == "auto" && engine::has_fast_bf16(device));
+  engine::require(!bf16 || device.kind == engine::DeviceKind::cuda, engine::Exit::usage,
+                  "--dtype bf16: the CPU computes in fp32; use --dtype fp32 or auto");
+  return bf16 ? engine::DType::bf16 : engine::DType::f32;
+}
 
 // One large product, and a sum of two arrays far larger than the caches.
 Ceilings measure_ceilings(engine::Stream& stream, engine::DType dtype) {
@@ -129,16 +129,14 @@ StepTimes time_steps(const BenchStep& options, const model::GptConfig& config, e
   return times;
 }
 
-// What the card itself counted, the costliest first.
-void print_kernels(const StepTimes& times) {
-  std::vector<std::pair<std::string, engine::KernelTime>> rows(times.kernels->kernels.begin(),
-                                                               times.kernels->kernels.end());
+void print_kernels(const engine::KernelTimes& times, double step_seconds) {
+  std::vector<std::pair<std::string, engine::KernelTime>> rows(times.kernels.begin(), times.kernels.end());
   std::sort(rows.begin(), rows.end(),
             [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
   print("{:<70} {:>6} {:>9} {:>9} {:>7}\n", "kernel", "calls", "ms", "us/call", "% step");
   for (const auto& [name, time] : rows)
     print("{:<70.70} {:>6} {:>9.3f} {:>9.1f} {:>7.1f}\n", name, time.launches, 1e3 * time.seconds,
-          1e6 * time.seconds / double(time.launches), 100 * time.seconds / times.seconds);
+          1e6 * time.seconds / double(time.launches), 100 * time.seconds / step_seconds);
 }
 
 void print_ceilings(const Ceilings& ceilings) {
@@ -222,7 +220,7 @@ void bench_step(BenchStep options) {
 void bench_ops(BenchStep options) {
   const Measured measured = measure("ops", options);
   print_ops(measured.times, measured.ceilings);
-  if (measured.times.kernels) print_kernels(measured.times);
+  if (measured.times.kernels) print_kernels(*measured.times.kernels, measured.times.seconds);
   print_step(attention_of(options), options, measured.times, measured.ceilings);
 }
 

@@ -20,6 +20,8 @@ struct BenchStep {
   bool no_graph = false;
 };
 
+// "auto", "fp32" or "bf16" there. Throws Error(usage) for bf16 on the CPU.
+engine::DType dtype_of(const std::string& name, engine::Device);
 Ceilings measure_ceilings(engine::Stream&, engine::DType);
 
 struct StepTimes {
@@ -35,6 +37,8 @@ StepTimes time_steps(const BenchStep&, const model::GptConfig&, engine::Stream&,
 
 void print_ceilings(const Ceilings&);
 void print_ops(const StepTimes&, const Ceilings&);
+// What the card itself counted, the costliest first.
+void print_kernels(const engine::KernelTimes&, double step_seconds);
 void print_step(const char* name, const BenchStep&, const StepTimes&, const Ceilings&);
 
 // With what is 0 taken from the preset, and the model it makes.
