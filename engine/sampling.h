@@ -21,7 +21,7 @@ struct Draws {
 
 namespace ops {
 
-// The next token of each sample from logits, fp32 [samples, at least vocab], which are changed. Sample i
+// The next token of each sample from logits, fp32 [samples, at least vocab]. Sample i
 // draws under seed + i; `banned` is never drawn, -1: nothing is.
 void draw(Tape&, const Tensor& logits, const Draws&, const SamplerConfig&, std::int64_t vocab,
           std::uint64_t seed, std::int32_t banned);

@@ -21,6 +21,8 @@ template <class L> __global__ void __launch_bounds__(kStepThreads) dense_part(St
   __shared__ float q[256], logits[kStepKeys], sums[kStepWarps * 256];
   const StepToken<T> token(p.qkv, p.positions, p.table, p.shape);
   const int first = int(blockIdx.y) * int(kStepKeys), count = min(int(kStepKeys), token.position + 1 - first);
+  earlier_are_over();
+  let_next_begin();
   if (count <= 0) return;
   const int dim = int(p.shape.dim), d = int(threadIdx.x);
   T* k = p.k + token.unit * p.shape.capacity * dim;
@@ -50,6 +52,8 @@ template <class L> __global__ void __launch_bounds__(kStepThreads) dense_part(St
 }
 
 template <class T> __global__ void dense_combine(Step<T> p, int most_parts) {
+  earlier_are_over();
+  let_next_begin();
   const int dim = int(p.shape.dim), d = int(threadIdx.x);
   const int parts = p.positions[std::int64_t(blockIdx.x) / p.shape.heads] / int(kStepKeys) + 1;
   const float* part = p.parts + std::int64_t(blockIdx.x) * most_parts * (dim + 2);
@@ -87,9 +91,11 @@ Status run(Cuda cuda, const DenseStep& p) noexcept {
         using T = typename L::T;
         const Step<T> step{data<T>(p.y), data<T>(p.qkv), p.positions, p.table, data<T>(p.k),
                            data<T>(p.v), p.parts,        s,           p.scale};
-        dense_part<L><<<dim3(heads, unsigned(parts)), kStepThreads, 0, stream_of(cuda)>>>(step);
-        dense_combine<T><<<heads, unsigned(s.dim), 0, stream_of(cuda)>>>(step, int(parts));
-        return launched();
+        if (const Status status =
+                launch_early(dense_part<L>, dim3(heads, unsigned(parts)), kStepThreads, 0, cuda, step);
+            !status.ok())
+          return status;
+        return launch_early(dense_combine<T>, dim3(heads), int(s.dim), 0, cuda, step, int(parts));
       },
       p.qkv.t, p.y, p.k, p.v);
 }

@@ -64,7 +64,7 @@ template <class L> struct Share {
 // Rows `next(i)`, i in [0, count): logits[i] = scale * q . row.
 template <class L, class Next> __device__ void step_logits(const Share<L>& share, const float* q, int count,
                                                            float scale, float* logits, Next&& next) {
-#pragma unroll 2
+#pragma unroll 3
   for (int base = 0; base < count; base += Share<L>::kAtOnce) {  // all lanes take part in a row's sum
     const int i = base + share.group;
     const float sum = share.dot(q, next(min(i, count - 1)));
@@ -77,7 +77,7 @@ template <class L, class Next> __device__ void step_logits(const Share<L>& share
 template <class L, class Next>
 __device__ void step_sum(const Share<L>& share, const float* weights, int count, float* sums, Next&& next) {
   float sum[L::kAccesses][L::kRun] = {};
-#pragma unroll 2
+#pragma unroll 3
   for (int i = share.group; i < count; i += Share<L>::kAtOnce) {
     const float weight = weights[i];
     const typename L::T* row = next(i);

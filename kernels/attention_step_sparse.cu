@@ -19,41 +19,46 @@ template <class T> struct Step {
 
 constexpr int kMostPicks = 64;
 
-struct Fixed {  // of shared memory; the logits and a block to be compressed follow
+struct Fixed {  // of shared memory; sums, logits and a block to be compressed follow
   float plain[256], adjacent[256], halves[256];  // the query
-  float sums[3][kStepWarps * 256];
-  float total[3];  // of each branch's weights
+  float total[3];                                // of each branch's weights
   std::int32_t picks[kMostPicks];
   int valid;
 };
 enum Branch { kCompressed, kSelected, kWindow };
 
+__device__ std::uint32_t key_of(float logit) {  // in the order of the logits, above 0
+  const std::uint32_t bits = __float_as_uint(logit + 0.f);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
 // The warp's picks among logits [blocks], by falling logit, the lower block first among equals; then
-// ascending.
+// ascending. Each lane knows the best of its own that was not picked yet.
 __device__ void choose(Fixed& shared, const float* logits, int blocks, int top, float lse) {
   const int lane = int(threadIdx.x) % 32;
-  float last = INFINITY;
-  int last_block = -1, valid = 0;
+  std::uint32_t last = 0xffffffffu, mine = 0;  // keys: of my last pick, of my best
+  int last_block = -1, my_block = 0, valid = 0;
+  const auto find_mine = [&] {
+    mine = 0;
+    for (int w = lane; w < blocks; w += 32)
+      if (const std::uint32_t key = key_of(logits[w]);
+          key > mine && (key < last || (key == last && w > last_block)))
+        mine = key, my_block = w;
+  };
+  find_mine();
   for (; valid < min(top, blocks); valid++) {
-    float best = -INFINITY;
-    int best_block = blocks;
-    for (int w = lane; w < blocks; w += 32) {
-      const float x = logits[w];
-      const bool left = x < last || (x == last && w > last_block);
-      if (left && (x > best || (x == best && w < best_block))) best = x, best_block = w;
+    const std::uint32_t best = __reduce_max_sync(0xffffffffu, mine);
+    if (best == 0) break;
+    const int block = int(__reduce_min_sync(0xffffffffu, mine == best ? unsigned(my_block) : ~0u));
+    if (!(fast_exp(logits[block] - lse) > 1e-10f)) break;
+    if (mine == best && my_block == block) {
+      last = mine, last_block = block;
+      find_mine();
     }
-#pragma unroll
-    for (int other = 16; other > 0; other /= 2) {
-      const float x = __shfl_xor_sync(0xffffffffu, best, other);
-      const int w = __shfl_xor_sync(0xffffffffu, best_block, other);
-      if (x > best || (x == best && w < best_block)) best = x, best_block = w;
-    }
-    if (best_block == blocks || !(fast_exp(best - lse) > 1e-10f)) break;
-    last = best, last_block = best_block;
     if (lane != 0) continue;
     int at = valid;
-    for (; at > 0 && shared.picks[at - 1] > best_block; at--) shared.picks[at] = shared.picks[at - 1];
-    shared.picks[at] = best_block;
+    for (; at > 0 && shared.picks[at - 1] > block; at--) shared.picks[at] = shared.picks[at - 1];
+    shared.picks[at] = block;
   }
   if (lane == 0) shared.valid = valid;
 }
@@ -85,7 +90,7 @@ template <class T> __device__ void compress(const T* rows, const T* place, const
 }
 
 // All blocks of a group of heads write the same new rows to the cache, each for itself.
-template <class L> __global__ void __launch_bounds__(kStepThreads) sparse_step(Step<typename L::T> p) {
+template <class L> __global__ void __launch_bounds__(kStepThreads, 4) sparse_step(Step<typename L::T> p) {
   using T = typename L::T;
   extern __shared__ float4 memory[];
   Fixed& shared = *reinterpret_cast<Fixed*>(memory);
@@ -99,12 +104,15 @@ template <class L> __global__ void __launch_bounds__(kStepThreads) sparse_step(S
   T* pending_k = p.pending_k + token.unit * block * dim;
   T* ck = p.ck + token.unit * blocks * dim;
   T* cv = p.cv + token.unit * blocks * dim;
-  float* compressed_logits =
-      reinterpret_cast<float*>(&shared + 1);  // [slots + blocks], [window + 1], [fine keys]
+  float* sums =
+      reinterpret_cast<float*>(&shared + 1);  // [3, warps, dim], [slots + blocks], [window + 1], [fine keys]
+  float* compressed_logits = sums + 3 * kStepWarps * dim;
   float* window_logits = compressed_logits + p.slots + blocks;
   float* fine_logits = window_logits + p.window + 1;
   float* gathered = fine_logits + (p.top + 1) * block;
 
+  earlier_are_over();
+  let_next_begin();
   if (d < dim) {
     const auto turn = [&](const T* x, Rotation rotation) {
       return from_float<T>(turned(x, token.angles, dim, d, rotation));
@@ -170,9 +178,9 @@ template <class L> __global__ void __launch_bounds__(kStepThreads) sparse_step(S
     };
   };
   step_logits(share, shared.adjacent, fine, p.scale, fine_logits, fine_row(k));
-  step_sum(share, compressed_logits, p.slots + visible, shared.sums[kCompressed],
+  step_sum(share, compressed_logits, p.slots + visible, sums + kCompressed * kStepWarps * dim,
            compressed_row(memory_v, cv));
-  step_sum(share, window_logits, window, shared.sums[kWindow],
+  step_sum(share, window_logits, window, sums + kWindow * kStepWarps * dim,
            [=](int i) { return v + std::int64_t(first_of_window + i) * dim; });
   __syncthreads();
   if (warp == 0) {
@@ -180,7 +188,7 @@ template <class L> __global__ void __launch_bounds__(kStepThreads) sparse_step(S
     if (d == 0) shared.total[kSelected] = total;
   }
   __syncthreads();
-  step_sum(share, fine_logits, fine, shared.sums[kSelected], fine_row(v));
+  step_sum(share, fine_logits, fine, sums + kSelected * kStepWarps * dim, fine_row(v));
   __syncthreads();
 
   const std::int64_t row = token.sample * p.shape.heads + token.head;
@@ -188,7 +196,7 @@ template <class L> __global__ void __launch_bounds__(kStepThreads) sparse_step(S
     float y = 0;
 #pragma unroll
     for (int branch = 0; branch < 3; branch++) {
-      const float out = sum_of_warps(shared.sums[branch], dim, d) / shared.total[branch];
+      const float out = sum_of_warps(sums + branch * kStepWarps * dim, dim, d) / shared.total[branch];
       y += sigmoid(to_float(p.gates[row * 3 + branch])) * to_float(from_float<T>(out));
     }
     p.y[row * dim + d] = from_float<T>(y);
@@ -201,8 +209,8 @@ template <class L> __global__ void __launch_bounds__(kStepThreads) sparse_step(S
 Status run(Cuda cuda, const SparseStep& p) noexcept {
   const auto& s = p.shape;
   if (p.top > kMostPicks) return {1, "over 64 picks of a query"};
-  const std::int64_t floats =
-      p.slots + s.capacity / p.block + p.window + 1 + (p.top + 1) * p.block + p.block * s.dim;
+  const std::int64_t floats = 3 * kStepWarps * s.dim + p.slots + s.capacity / p.block + p.window + 1 +
+                              (p.top + 1) * p.block + p.block * s.dim;
   const std::size_t bytes = sizeof(Fixed) + std::size_t(floats) * sizeof(float);
   if (bytes > std::size_t(220) << 10)
     return {1, "more blocks, or larger ones, than a card's shared memory holds"};
@@ -240,8 +248,8 @@ Status run(Cuda cuda, const SparseStep& p) noexcept {
                 sparse_step<L>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
             !status.ok())
           return status;
-        sparse_step<L><<<unsigned(s.samples * s.heads), kStepThreads, bytes, stream_of(cuda)>>>(step);
-        return launched();
+        return launch_early(sparse_step<L>, dim3(unsigned(s.samples * s.heads)), kStepThreads, bytes, cuda,
+                            step);
       },
       p.qkv.t, p.y, p.gates, p.k, p.v, p.window_k, p.pending_k, p.ck, p.cv, p.memory, p.place_k, p.place_v,
       p.compress_k, p.compress_v, p.bias_k, p.bias_v);

@@ -36,6 +36,38 @@ inline Status status_of(cudaError_t error) noexcept {
 }
 inline Status launched() noexcept { return status_of(cudaGetLastError()); }  // of the launch just made
 
+// A launch that begins, where the card can (sm_90), while the one in front of it in the queue still runs:
+// what it does until earlier_are_over() may read nothing that the last two launches write. A kernel that is
+// launched so must call it, and then may call let_next_begin().
+template <class... Parameters, class... Arguments>
+Status launch_early(void (*kernel)(Parameters...), dim3 grid, int threads, std::size_t shared_bytes,
+                    Cuda cuda, Arguments... arguments) noexcept {
+  int major = 0;
+  const CudaQueue& queue = queue_of(cuda);
+  if (const Status status =
+          status_of(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, queue.device));
+      !status.ok())
+    return status;
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = dim3(unsigned(threads));
+  config.dynamicSmemBytes = shared_bytes, config.stream = queue.stream;
+  config.attrs = &early, config.numAttrs = major >= 9 ? 1 : 0;
+  return status_of(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
+}
+__device__ inline void earlier_are_over() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ inline void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 // The type a kernel sees for a DType: calls f(type<float>{}) or f(type<__nv_bfloat16>{}).
 template <class F> Status by_cuda_dtype(DType t, F&& f) noexcept {
   switch (t) {

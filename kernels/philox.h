@@ -1,7 +1,7 @@
 // Counter-based random bits (Philox4x32-10, Salmon et al. 2011): a pure function of key and counter, the same
 // on every device and for any order of evaluation.
 #pragma once
-#include <cmath>
+#include <array>
 #include <cstdint>
 
 #ifdef __CUDACC__
@@ -27,15 +27,6 @@ PHILOX_ANYWHERE inline Philox philox(std::uint64_t key, std::uint64_t stream, st
     k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
   }
   return {{c[0], c[1], c[2], c[3]}};
-}
-
-// Noise of the Gumbel distribution: the largest of logit + noise is a draw from softmax(logits). 53 uniform
-// bits u < 1, so that log(1 - u) is finite.
-PHILOX_ANYWHERE inline double gumbel(std::uint64_t key, std::uint64_t stream, std::uint64_t index) {
-  const Philox p = philox(key, stream, index);
-  const std::uint64_t bits = std::uint64_t(p.word[1]) << 32 | p.word[0];
-  const double exponential = -log(1 - double(bits >> 11) * 0x1p-53);
-  return -log(exponential > 1e-300 ? exponential : 1e-300);
 }
 
 }  // namespace k

@@ -13,7 +13,7 @@ struct RowsLinear {
   In norm = {};             // [in]: x is normed first as by RmsNormForward; null: it is not
   In bias = {};             // [out] or null
   In residual = {};         // [rows, out] or null; excludes `gelu`
-  float* normed = nullptr;  // scratch of the CPU body with `norm`: [rows, in + 1]
+  float* normed = nullptr;  // scratch with `norm`: [rows, in + 1]
   std::int64_t rows, out, in;
   float eps = 0;
   bool gelu = false;

@@ -1,124 +1,126 @@
 #include "kernels/sample.h"
 
 #include <algorithm>
-#include <cmath>
+#include <functional>
 #include <limits>
 
-#include "kernels/philox.h"
-#include "kernels/vector_math.h"
+#include "kernels/cpu.h"
+#include "kernels/sample_math.h"
 
 namespace k {
 namespace {
 
-class Row {
- public:
-  Row(const Sample& p, std::int64_t row)
-      : rule_(p.rule),
-        logits_(p.logits + row * p.stride),
-        order_(p.order + row * p.vocab),
-        vocab_(p.vocab),
-        position_(p.positions[row] + 1),
-        history_(p.tokens + row * p.capacity),
-        seed_(p.rule.seed + std::uint64_t(row)) {}
+// A candidate is one number: larger logits first, then lower tokens.
+using Candidate = std::uint64_t;
 
-  std::int32_t first_bad() const {  // -1: none
-    for (std::int64_t i = 0; i < vocab_; i++)
-      if (!(logits_[i] < std::numeric_limits<float>::infinity())) return std::int32_t(i);
-    return -1;
-  }
+Candidate candidate(float logit, std::int64_t token) {
+  return std::uint64_t(key_of(logit)) << 32 | ~std::uint32_t(token);
+}
+float logit_in(Candidate c) { return logit_of(std::uint32_t(c >> 32)); }
+std::int32_t token_in(Candidate c) { return std::int32_t(~std::uint32_t(c)); }
+
+struct Row {
+  const SampleRule& rule;
+  const float* logits;
+  std::int64_t vocab;
+  const std::int32_t* tokens;
+  std::int64_t position;  // of the token to draw, so there are as many before it
+  std::uint64_t seed;
+  Candidate* candidates;
+  std::int64_t count = 0;
 
   std::int32_t draw() {
+    for (std::int64_t i = 0; i < vocab; i++)
+      if (i != rule.banned) candidates[count++] = candidate(logits[i], i);
     penalize();
-    count_ = 0;
-    for (std::int32_t i = 0; i < vocab_; i++)
-      if (i != rule_.banned) order_[count_++] = i;
-    if (rule_.temperature <= 0) {
-      keep_largest(1);
-      return order_[0];
-    }
-    if (rule_.keep > 0) keep_largest(rule_.keep);
-    if (rule_.top_p < 1 || rule_.min_p > 0) keep_probable();
+    if (rule.temperature <= 0) return token_in(*std::max_element(candidates, candidates + count));
+    keep_largest();
+    keep_probable();
     return largest_with_noise();
   }
 
  private:
-  bool before(std::int32_t a, std::int32_t b) const {
-    return logits_[a] != logits_[b] ? logits_[a] > logits_[b] : a < b;
-  }
-
-  void penalize() {  // each token once; `order_` marks those done
-    if (rule_.repeat_penalty == 1) return;
-    std::fill_n(order_, vocab_, 0);
-    for (std::int64_t i = std::max<std::int64_t>(0, position_ - rule_.repeat_last); i < position_; i++) {
-      const std::int32_t token = history_[i];
-      if (order_[token]++ > 0) continue;
-      float& logit = logits_[token];
-      logit = float(logit > 0 ? logit / rule_.repeat_penalty : logit * rule_.repeat_penalty);
+  void penalize() {
+    if (rule.repeat_penalty == 1) return;
+    for (std::int64_t i = std::max<std::int64_t>(position - rule.repeat_last, 0); i < position; i++) {
+      const std::int64_t token = tokens[i];
+      if (token < 0 || token >= vocab || token == rule.banned) continue;
+      const bool behind_banned = rule.banned >= 0 && token > rule.banned;
+      candidates[token - behind_banned] = candidate(penalized(logits[token], rule.repeat_penalty), token);
     }
   }
 
-  void keep_largest(std::int64_t count) {
-    if (count >= count_) return;
-    std::nth_element(order_, order_ + count - 1, order_ + count_,
-                     [this](std::int32_t a, std::int32_t b) { return before(a, b); });
-    count_ = count;
+  void keep_largest() {
+    if (rule.keep <= 0 || rule.keep >= count) return;
+    std::nth_element(candidates, candidates + rule.keep - 1, candidates + count, std::greater<>());
+    count = rule.keep;
   }
 
   void keep_probable() {
-    std::sort(order_, order_ + count_, [this](std::int32_t a, std::int32_t b) { return before(a, b); });
-    const float top = logits_[order_[0]];
-    const auto weight = [&](std::int64_t i) {
-      return std::uint64_t(exp_f32(logits_[order_[i]] - top) * 0x1p40f);
-    };
-    if (rule_.top_p < 1) {
+    if (rule.top_p >= 1 && rule.min_p <= 0) return;
+    std::sort(candidates, candidates + count, std::greater<>());
+    const float top = logit_in(candidates[0]);
+    if (rule.top_p < 1) {
       std::uint64_t total = 0, sum = 0;
-      for (std::int64_t i = 0; i < count_; i++) total += weight(i);
-      const auto target = std::uint64_t(std::ceil(rule_.top_p * double(total)));
-      for (std::int64_t i = 0; i < count_; i++) {
-        sum += weight(i);
-        if (sum >= target) count_ = i + 1;
-      }
+      for (std::int64_t i = 0; i < count; i++) total += weight_of(logit_in(candidates[i]), top);
+      const std::uint64_t share = share_of(total, rule.top_p);
+      std::int64_t kept = 0;
+      while (sum < share) sum += weight_of(logit_in(candidates[kept++]), top);
+      count = kept;
     }
-    if (rule_.min_p > 0) {
-      const double least = double(top) + std::log(rule_.min_p);
-      while (count_ > 1 && double(logits_[order_[count_ - 1]]) < least) count_--;
+    if (rule.min_p > 0) {
+      const double least = double(top) + std::log(rule.min_p);
+      while (double(logit_in(candidates[count - 1])) < least) count--;
     }
   }
 
   std::int32_t largest_with_noise() const {
     double best = -std::numeric_limits<double>::infinity();
-    std::int32_t chosen = order_[0];
-    for (std::int64_t i = 0; i < count_; i++) {
-      const std::int32_t token = order_[i];
-      const double score = double(logits_[token]) / rule_.temperature +
-                           gumbel(seed_, std::uint64_t(position_), std::uint64_t(token));
+    std::int32_t chosen = std::numeric_limits<std::int32_t>::max();
+    for (std::int64_t i = 0; i < count; i++) {
+      const std::int32_t token = token_in(candidates[i]);
+      const double score = double(logit_in(candidates[i])) / rule.temperature +
+                           noise_of(seed, std::uint64_t(position), std::uint64_t(token));
       if (score > best || (score == best && token < chosen)) best = score, chosen = token;
     }
     return chosen;
   }
-
-  const SampleRule& rule_;
-  float* logits_;
-  std::int32_t* order_;  // the candidates, [count_]
-  std::int64_t vocab_, count_ = 0, position_;
-  const std::int32_t* history_;
-  std::uint64_t seed_;
 };
+
+// NaN or +infinity; -1: none is.
+std::int64_t first_not_finite(const float* logits, std::int64_t vocab) {
+  for (std::int64_t i = 0; i < vocab; i++)
+    if (!(logits[i] < std::numeric_limits<float>::infinity())) return i;
+  return -1;
+}
 
 }  // namespace
 
 Cost cost(const Sample& p) {
-  const double n = double(p.rows) * double(p.vocab);
-  return {n, 4 * n};
+  const double logits = double(p.rows) * double(p.vocab);
+  return {logits, logits * double(size_of(p.logits.t))};
 }
 
 Status run(Cpu, const Sample& p) noexcept {
-#pragma omp parallel for schedule(static)
+  if (!all_f32(p.logits.t)) return unsupported_dtype();
+#pragma omp parallel for schedule(static) if (p.rows * p.vocab >= kParallelFrom)
   for (std::int64_t r = 0; r < p.rows; r++) {
-    Row row(p, r);
-    const std::int32_t bad = row.first_bad(), token = bad < 0 ? row.draw() : 0;
-    p.drawn[r] = token, p.drawn[p.rows + r] = bad;
-    p.tokens[r * p.capacity + ++p.positions[r]] = token;
+    const float* logits = f32(p.logits) + r * p.stride;
+    std::int32_t* tokens = p.tokens + r * p.capacity;
+    const std::int64_t position = p.positions[r] + 1, bad = first_not_finite(logits, p.vocab);
+    const std::int32_t token = bad >= 0 ? 0
+                                        : Row{.rule = p.rule,
+                                              .logits = logits,
+                                              .vocab = p.vocab,
+                                              .tokens = tokens,
+                                              .position = position,
+                                              .seed = p.rule.seed + std::uint64_t(r),
+                                              .candidates = p.scratch + r * p.vocab}
+                                              .draw();
+    tokens[position] = token;
+    p.positions[r] = std::int32_t(position);
+    p.drawn[r] = token;
+    p.drawn[p.rows + r] = std::int32_t(bad);
   }
   return {};
 }

@@ -1,198 +1,344 @@
 #include "kernels/sample.h"
 
-#include "kernels/cuda.cuh"
-#include "kernels/philox.h"
+#include <climits>
 
-// A block takes a row. Candidates are described by the smallest that is one: logits as integers of the same
-// order, and among equals the token from which on they are left out. Filters raise that bound by bisection
-// over sums of whole numbers; nothing is sorted.
+#include "kernels/lanes.cuh"
+#include "kernels/sample_math.h"
+
 namespace k {
 namespace {
 
+// A block per row. What passes a filter is the beginning of an order, larger keys first, lower tokens first
+// of equal ones, so a filter is a selection: where does that beginning end? Keys are cut into digits of 11,
+// 11 and 10 bits; a pass adds up the weights of each value of a digit and finds the one in which the goal is
+// reached. Sums are integers, so nothing depends on the order in which threads add to them.
 constexpr int kThreads = 1024, kWarps = kThreads / 32;
+constexpr int kBins = 2 * kThreads;  // values of a digit
 
-__device__ std::uint32_t key_of(float logit) {  // in the order of the logits; -0 is 0
-  const std::uint32_t bits = __float_as_uint(logit + 0.f);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-__device__ float logit_of(std::uint32_t key) {
-  return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
+struct Found {
+  std::uint32_t bin;
+  std::uint64_t left, weight;  // what of the goal is to come from the bin, out of this
+};
+
+struct Best {
+  double score;
+  std::uint32_t token;
+};
+__device__ Best better(Best a, Best b) {
+  return a.score > b.score || (a.score == b.score && a.token < b.token) ? a : b;
 }
 
-// Over the block; every thread gets it. `shared` holds kWarps numbers.
-template <class T, class Join> __device__ T over_block(T x, T* shared, Join join) {
+struct Shared {
+  std::uint32_t low[kBins], high[kBins];                     // sums of weights, 0 between selections
+  std::uint32_t list_keys[kThreads], list_tokens[kThreads];  // few candidates are moved here
+  std::uint64_t sums[kWarps];
+  Best best[kWarps];
+  std::uint32_t most[kWarps];
+  Found found;
+  std::uint32_t last, bad;
+
+  // Atomic additions of 64 bits are loops in shared memory, those of 32 bits are not.
+  __device__ void add(std::uint32_t bin, std::uint64_t weight) {
+    const auto part = std::uint32_t(weight);
+    auto carry = std::uint32_t(weight >> 32);
+    const std::uint32_t before = atomicAdd(&low[bin], part);
+    if (before + part < before) carry++;
+    if (carry) atomicAdd(&high[bin], carry);
+  }
+  __device__ std::uint64_t take(std::uint32_t bin) {
+    const std::uint64_t sum = std::uint64_t(high[bin]) << 32 | low[bin];
+    low[bin] = high[bin] = 0;
+    return sum;
+  }
+};
+
+struct Sums {
+  std::uint64_t before, all;  // of the threads before this one, of all
+};
+__device__ std::uint64_t warp_sum_up_to(std::uint64_t x) {
 #pragma unroll
-  for (int lane = 16; lane > 0; lane /= 2) x = join(x, __shfl_xor_sync(0xffffffffu, x, lane));
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+  for (int away = 1; away < 32; away *= 2) {
+    const std::uint64_t other = __shfl_up_sync(0xffffffffu, x, away);
+    if (int(threadIdx.x) % 32 >= away) x += other;
+  }
+  return x;
+}
+__device__ Sums block_sums(std::uint64_t x, Shared& s) {
+  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
+  const std::uint64_t up_to = warp_sum_up_to(x);
+  if (lane == 31) s.sums[warp] = up_to;
   __syncthreads();
-  x = shared[threadIdx.x % 32];
+  const std::uint64_t of_warps = warp_sum_up_to(s.sums[lane]);
+  const std::uint64_t before_warp = __shfl_sync(0xffffffffu, of_warps, (warp + 31) % 32);
+  const Sums result{(warp > 0 ? before_warp : 0) + up_to - x, __shfl_sync(0xffffffffu, of_warps, 31)};
+  __syncthreads();
+  return result;
+}
+
+__device__ std::uint32_t block_most(std::uint32_t x, Shared& s) {
+  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
+  const auto warp_most = [](std::uint32_t y) {
 #pragma unroll
-  for (int lane = 16; lane > 0; lane /= 2) x = join(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    for (int away = 16; away > 0; away /= 2) y = max(y, __shfl_xor_sync(0xffffffffu, y, away));
+    return y;
+  };
+  x = warp_most(x);
+  if (lane == 0) s.most[warp] = x;
+  __syncthreads();
+  x = warp_most(s.most[lane]);
   __syncthreads();
   return x;
 }
-__device__ std::uint64_t sum_of(std::uint64_t x, std::uint64_t* shared) {
-  return over_block(x, shared, [](std::uint64_t a, std::uint64_t b) { return a + b; });
-}
-__device__ std::uint64_t max_of(std::uint64_t x, std::uint64_t* shared) {
-  return over_block(x, shared, [](std::uint64_t a, std::uint64_t b) { return a > b ? a : b; });
+
+__device__ Best block_best(Best x, Shared& s) {
+  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
+  const auto warp_best = [](Best y) {
+#pragma unroll
+    for (int away = 16; away > 0; away /= 2)
+      y = better(y,
+                 {__shfl_xor_sync(0xffffffffu, y.score, away), __shfl_xor_sync(0xffffffffu, y.token, away)});
+    return y;
+  };
+  x = warp_best(x);
+  if (lane == 0) s.best[warp] = x;
+  __syncthreads();
+  x = warp_best(s.best[lane]);
+  __syncthreads();
+  return x;
 }
 
-struct Bound {  // candidates: key > `key`, or equal to it with a token below `token`
-  std::uint32_t key;
-  int token;
-  __device__ bool holds(std::uint32_t k, int i) const { return k > key || (k == key && i < token); }
+constexpr std::uint32_t kNoKey = 0;  // of what is banned, below all others
+
+// Those of `count` keys, in the order of their tokens, that are larger than `least`, or equal to it with a
+// token up to `last`.
+struct Candidates {
+  const std::uint32_t *keys, *tokens;  // no tokens: 0, 1, 2, ...
+  std::uint32_t count;
+  std::uint32_t least = kNoKey + 1, last = UINT_MAX;
+
+  __device__ std::uint32_t token(std::uint32_t i) const { return tokens ? tokens[i] : i; }
+  __device__ bool hold(std::uint32_t i) const {
+    return keys[i] > least || (keys[i] == least && token(i) <= last);
+  }
+  template <class F> __device__ void for_each(F&& f) const {  // f(key, token), shared out among the threads
+    for (std::uint32_t i = threadIdx.x; i < count; i += kThreads)
+      if (hold(i)) f(keys[i], token(i));
+  }
+  // f(key, token) for one thread's in order; what earlier threads have comes before them.
+  template <class F> __device__ void for_each_in_order(F&& f) const {
+    // an odd number of keys a thread: neighbours' lie in different banks of shared memory
+    const std::uint32_t share = ((count + kThreads - 1) / kThreads) | 1;
+    const std::uint32_t first = min(threadIdx.x * share, count), end = min(first + share, count);
+    for (std::uint32_t i = first; i < end; i++)
+      if (hold(i)) f(keys[i], token(i));
+  }
 };
 
-// The tightest bound whose candidates, the largest of those of `within`, still weigh `target` > 0 or more
-// together; equal ones weigh the same. They weigh as much before.
-template <class Weight> __device__ Bound tighten(const std::uint32_t* keys, int vocab, Bound within,
-                                                 std::uint32_t largest, std::uint64_t target, Weight weight,
-                                                 std::uint64_t* shared) {
-  const auto from = [&](std::uint32_t least) {  // weight of the candidates with keys from `least` on
-    std::uint64_t sum = 0;
-    for (int i = int(threadIdx.x); i < vocab; i += kThreads)
-      if (const std::uint32_t key = keys[i]; key >= least && within.holds(key, i)) sum += weight(key);
-    return sum_of(sum, shared);
-  };
-  std::uint32_t low = within.key, high = largest;  // from(low) >= target
-  while (low < high) {
-    const std::uint32_t middle = low + (high - low) / 2 + 1;
-    if (from(middle) >= target) low = middle;
-    else high = middle - 1;
-  }
-  const std::uint64_t above = low == 0xffffffffu ? 0 : from(low + 1);
-  const std::uint64_t each = max(weight(low), std::uint64_t(1)), wanted = (target - above + each - 1) / each;
-  const auto equals_below = [&](int token) {
-    std::uint64_t count = 0;
-    for (int i = int(threadIdx.x); i < token; i += kThreads) count += keys[i] == low && within.holds(low, i);
-    return sum_of(count, shared);
-  };
-  int first = 0, last = vocab;  // the fewest tokens among which `wanted` have this key
-  if (equals_below(vocab) <= wanted) return {low, low == within.key ? within.token : vocab};
-  while (first < last) {
-    const int middle = (first + last) / 2;
-    if (equals_below(middle) >= wanted) last = middle;
-    else first = middle + 1;
-  }
-  return {low, first};
-}
-
-// The recent tokens' logits, each once; `seen` holds a bit for each token.
-__device__ void penalize(const Sample& p, const std::int32_t* history, int position, std::uint32_t* keys,
-                         std::uint32_t* seen) {
-  for (int i = int(threadIdx.x); i < (p.vocab + 31) / 32; i += kThreads) seen[i] = 0;
-  __syncthreads();
-  const std::int64_t first = max(std::int64_t(0), position - p.rule.repeat_last);
-  for (std::int64_t i = first + threadIdx.x; i < position; i += kThreads) {
-    const std::int32_t token = history[i];
-    const std::uint32_t bit = 1u << (token % 32);
-    if (atomicOr(&seen[token / 32], bit) & bit) continue;
-    const float logit = logit_of(keys[token]);
-    keys[token] = key_of(float(logit > 0 ? logit / p.rule.repeat_penalty : logit * p.rule.repeat_penalty));
-  }
-  __syncthreads();
-}
-
-__device__ int choose(const Sample& p, const std::uint32_t* keys, int row, int position,
-                      std::uint64_t* shared) {
-  const int vocab = int(p.vocab);
-  const auto key_and_token = [](std::uint32_t key, int i) {
-    return std::uint64_t(key) << 32 | std::uint32_t(~i);
-  };
-  std::uint64_t best = 0;
-  for (int i = int(threadIdx.x); i < vocab; i += kThreads)
-    if (keys[i] > 0) best = max(best, key_and_token(keys[i], i));
-  best = max_of(best, shared);
-  if (p.rule.temperature <= 0) return int(~std::uint32_t(best));
-
-  const std::uint32_t largest = std::uint32_t(best >> 32);
-  const float top = logit_of(largest);
-  Bound bound{1, vocab};  // 0 is the key of the banned token
-  const auto count = [&] {
-    std::uint64_t n = 0;
-    for (int i = int(threadIdx.x); i < vocab; i += kThreads) n += keys[i] > 0;
-    return sum_of(n, shared);
-  };
-  if (p.rule.keep > 0 && p.rule.keep < p.vocab && std::uint64_t(p.rule.keep) < count())
-    bound = tighten(
-        keys, vocab, bound, largest, std::uint64_t(p.rule.keep),
-        [](std::uint32_t) { return std::uint64_t(1); }, shared);
-  if (p.rule.top_p < 1) {
-    const auto weight = [top](std::uint32_t key) {
-      return std::uint64_t(fast_exp(logit_of(key) - top) * 0x1p40f);
-    };
-    std::uint64_t total = 0;
-    for (int i = int(threadIdx.x); i < vocab; i += kThreads)
-      if (bound.holds(keys[i], i)) total += weight(keys[i]);
-    total = sum_of(total, shared);
-    const auto target = std::uint64_t(ceil(p.rule.top_p * double(total)));
-    bound = tighten(keys, vocab, bound, largest, max(target, std::uint64_t(1)), weight, shared);
-  }
-  const double least = p.rule.min_p > 0 ? double(top) + log(p.rule.min_p) : -INFINITY;
-
-  double best_score = -INFINITY;
-  int chosen = int(~std::uint32_t(best));
-  for (int i = int(threadIdx.x); i < vocab; i += kThreads) {
-    const std::uint32_t key = keys[i];
-    if (!bound.holds(key, i) || double(logit_of(key)) < least) continue;
-    const double score = double(logit_of(key)) / p.rule.temperature +
-                         gumbel(p.rule.seed + std::uint64_t(row), std::uint64_t(position), std::uint64_t(i));
-    if (score > best_score || (score == best_score && i < chosen)) best_score = score, chosen = i;
-  }
-  // In the order of the scores as integers; the lower token among equals.
-  const auto bits = std::uint64_t(__double_as_longlong(best_score + 0.));
-  const std::uint64_t ordered = bits >> 63 ? ~bits : bits | std::uint64_t(1) << 63;
-  const std::uint64_t winner = max_of(ordered, shared);
-  return int(~std::uint32_t(max_of(ordered == winner ? std::uint64_t(std::uint32_t(~chosen)) : 0, shared)));
-}
-
-// Keys replace the logits: in shared memory where a row fits there, else in place.
-__global__ void __launch_bounds__(kThreads) sample(Sample p, bool in_shared) {
-  extern __shared__ std::uint32_t held[];
-  __shared__ std::uint64_t shared[kWarps];
-  const int row = int(blockIdx.x), vocab = int(p.vocab), position = p.positions[row] + 1;
-  const float* logits = p.logits + row * p.stride;
-  std::uint32_t* keys = in_shared ? held : reinterpret_cast<std::uint32_t*>(p.logits + row * p.stride);
-  std::uint32_t* seen = in_shared ? held + vocab : held;
-  std::int32_t* tokens = p.tokens + row * p.capacity;
-
-  std::uint64_t good_from_bad = 0;
-  for (int i = int(threadIdx.x); i < vocab; i += kThreads) {
-    const float logit = logits[i];
-    if (!(logit < INFINITY)) good_from_bad = max(good_from_bad, std::uint64_t(std::uint32_t(~i)));
-    keys[i] = key_of(logit);
-  }
-  const std::uint64_t first_bad = max_of(good_from_bad, shared);  // also a barrier for the keys
-  const int bad = first_bad > 0 ? int(~std::uint32_t(first_bad)) : -1;
-  int token = 0;
-  if (bad < 0) {
-    if (p.rule.repeat_penalty != 1) penalize(p, tokens, position, keys, seen);
-    if (threadIdx.x == 0 && p.rule.banned >= 0 && p.rule.banned < vocab) keys[p.rule.banned] = 0;
+// Keeps the fewest first candidates whose weights reach goal(sum of all weights), which is in [1, that sum].
+template <class Weight, class Goal>
+__device__ void keep_first(Candidates& c, Shared& s, const Weight& weight, const Goal& goal) {
+  std::uint32_t known = 0;  // the digits found so far
+  Found found{};
+#pragma unroll
+  for (int pass = 0; pass < 3; pass++) {
+    constexpr int kShift[] = {21, 10, 0}, kWidth[] = {11, 11, 10};
+    const int shift = kShift[pass], width = kWidth[pass];
+    c.for_each([&](std::uint32_t key, std::uint32_t) {
+      if (pass > 0 && key >> (shift + width) != known) return;
+      s.add(key >> shift & ((1u << width) - 1), weight(key));
+    });
     __syncthreads();
-    token = choose(p, keys, row, position, shared);
+    const std::uint32_t bin = kBins - 1 - 2 * threadIdx.x;  // and the one below it
+    const std::uint64_t upper = s.take(bin), lower = s.take(bin - 1);
+    const Sums sums = block_sums(upper + lower, s);
+    const std::uint64_t wanted = pass == 0 ? goal(sums.all) : found.left;
+    if (sums.before < wanted && wanted <= sums.before + upper) s.found = {bin, wanted - sums.before, upper};
+    else if (const std::uint64_t before = sums.before + upper; before < wanted && wanted <= before + lower)
+      s.found = {bin - 1, wanted - before, lower};
+    __syncthreads();
+    found = s.found;
+    known = known << width | found.bin;
   }
-  if (threadIdx.x != 0) return;
-  p.drawn[row] = token, p.drawn[p.rows + row] = bad;
-  tokens[position] = token;
-  p.positions[row] = position;
+  if (known != c.least) c.least = known, c.last = UINT_MAX;
+  // Equal keys weigh the same, so of the last ones as many are kept as it takes.
+  const std::uint64_t each = weight(known), kept = (found.left + each - 1) / each;
+  if (kept * each == found.weight) return;
+  std::uint64_t mine = 0;
+  const auto for_each_equal = [&](auto&& f) {
+    c.for_each_in_order([&](std::uint32_t key, std::uint32_t token) {
+      if (key == known) f(token);
+    });
+  };
+  for_each_equal([&](std::uint32_t) { mine++; });
+  std::uint64_t before = block_sums(mine, s).before;
+  if (before < kept && kept <= before + mine)
+    for_each_equal([&](std::uint32_t token) {
+      if (++before == kept) s.last = token;
+    });
+  __syncthreads();
+  c.last = s.last;
+}
+
+// Moves the candidates, at most kThreads, to the list.
+__device__ void gather(Candidates& c, Shared& s) {
+  std::uint64_t mine = 0;
+  c.for_each_in_order([&](std::uint32_t, std::uint32_t) { mine++; });
+  const Sums sums = block_sums(mine, s);
+  auto at = std::uint32_t(sums.before);
+  c.for_each_in_order([&](std::uint32_t key, std::uint32_t token) {
+    s.list_keys[at] = key;
+    s.list_tokens[at++] = token;
+  });
+  __syncthreads();
+  c.keys = s.list_keys;
+  c.tokens = s.list_tokens;
+  c.count = std::uint32_t(sums.all);
+}
+
+// Sets the row's keys; those in shared memory are `padded` to whole runs. Returns the first index of a logit
+// that is not finite, or UINT_MAX.
+template <bool padded, class T>
+__device__ std::uint32_t load(std::uint32_t* keys, const T* logits, const Sample& p, bool whole, Shared& s) {
+  constexpr int n = kLanes<T>, kAtOnce = 24 / n;  // runs that a thread has under way
+  constexpr std::uint32_t kStep = kThreads * n;
+  const auto vocab = std::uint32_t(p.vocab), banned = std::uint32_t(p.rule.banned);
+  std::uint32_t bad = UINT_MAX;
+  for (std::uint32_t c = threadIdx.x * n; c < vocab; c += kAtOnce * kStep) {
+    Lanes<n, T> run[kAtOnce];
+#pragma unroll
+    for (int k = 0; k < kAtOnce; k++)
+      if (const std::uint32_t at = c + k * kStep; at < vocab)
+        run[k] = load_lanes<n>(logits + at, p.stride - at, whole);
+#pragma unroll
+    for (int k = 0; k < kAtOnce; k++) {
+      const std::uint32_t at = c + k * kStep;
+      if (at >= vocab) break;
+      std::uint32_t key[n];
+#pragma unroll
+      for (int i = 0; i < n; i++) {
+        if (at + i < vocab && !(run[k][i] < INFINITY)) bad = min(bad, at + i);
+        key[i] = at + i == banned || at + i >= vocab ? kNoKey : key_of(run[k][i]);
+      }
+      if constexpr (padded) {
+#pragma unroll
+        for (int i = 0; i < n; i += 4)
+          *reinterpret_cast<uint4*>(keys + at + i) = make_uint4(key[i], key[i + 1], key[i + 2], key[i + 3]);
+      } else {
+#pragma unroll
+        for (int i = 0; i < n; i++)
+          if (at + i < vocab) keys[at + i] = key[i];
+      }
+    }
+  }
+  if (!__syncthreads_or(bad != UINT_MAX)) return UINT_MAX;
+  atomicMin(&s.bad, bad);
+  __syncthreads();
+  return s.bad;
+}
+
+// Every thread gets the token.
+template <class T> __device__ std::uint32_t draw(std::uint32_t* keys, const T* logits,
+                                                 const std::int32_t* tokens, std::int32_t position,
+                                                 std::uint64_t seed, double least_below_top, const Sample& p,
+                                                 Shared& s) {
+  const SampleRule& rule = p.rule;
+  if (rule.repeat_penalty != 1) {  // the logits stay, so a token that occurs twice gets the same key twice
+    const std::int64_t window = min(std::int64_t(position), rule.repeat_last);
+    for (std::int64_t i = threadIdx.x; i < window; i += kThreads)
+      if (const std::int32_t token = tokens[position - 1 - i];
+          token >= 0 && token < p.vocab && token != rule.banned)
+        keys[token] = key_of(penalized(to_float(logits[token]), rule.repeat_penalty));
+    __syncthreads();
+  }
+
+  Candidates c{.keys = keys, .tokens = nullptr, .count = std::uint32_t(p.vocab)};
+  Best best{-INFINITY, UINT_MAX};
+  if (rule.temperature <= 0) {
+    c.for_each([&](std::uint32_t key, std::uint32_t token) {
+      best = better(best, {double(logit_of(key)), token});
+    });
+    return block_best(best, s).token;
+  }
+  const bool bans = rule.banned >= 0 && rule.banned < p.vocab;
+  if (rule.keep > 0 && rule.keep < p.vocab - bans) {
+    keep_first(
+        c, s, [](std::uint32_t) { return std::uint64_t(1); },
+        [&](std::uint64_t) { return std::uint64_t(rule.keep); });
+    if (rule.keep <= kThreads) gather(c, s);
+  }
+  double least = -INFINITY;
+  if (rule.top_p < 1 || rule.min_p > 0) {
+    std::uint32_t most = kNoKey;
+    c.for_each([&](std::uint32_t key, std::uint32_t) { most = max(most, key); });
+    const float top = logit_of(block_most(most, s));
+    if (rule.top_p < 1)
+      keep_first(
+          c, s, [&](std::uint32_t key) { return weight_of(logit_of(key), top); },
+          [&](std::uint64_t total) { return share_of(total, rule.top_p); });
+    least = double(top) + least_below_top;
+  }
+  c.for_each([&](std::uint32_t key, std::uint32_t token) {
+    const double logit = double(logit_of(key));
+    if (logit < least) return;
+    best = better(best, {logit / rule.temperature + noise_of(seed, std::uint64_t(position), token), token});
+  });
+  return block_best(best, s).token;
+}
+
+// least_below_top: the logarithm of min_p.
+template <class T, bool kept> __global__ void __launch_bounds__(kThreads)
+    sample(Sample p, double least_below_top, bool whole) {
+  extern __shared__ uint4 row[];
+  __shared__ Shared s;
+  const std::int64_t r = blockIdx.x;
+  const T* logits = data<T>(p.logits) + r * p.stride;
+  std::int32_t* tokens = p.tokens + r * p.capacity;
+  std::uint32_t* keys = kept ? reinterpret_cast<std::uint32_t*>(row)
+                             : reinterpret_cast<std::uint32_t*>(p.scratch + r * p.vocab);
+  const std::int32_t position = p.positions[r] + 1;  // of the token to draw
+  for (int i = int(threadIdx.x); i < kBins; i += kThreads) s.low[i] = s.high[i] = 0;
+  if (threadIdx.x == 0) s.bad = UINT_MAX;
+
+  const std::uint32_t bad = load<kept>(keys, logits, p, whole, s);
+  const std::uint32_t token = bad == UINT_MAX ? draw(keys, logits, tokens, position,
+                                                     p.rule.seed + std::uint64_t(r), least_below_top, p, s)
+                                              : 0;
+  if (threadIdx.x > 0) return;
+  tokens[position] = std::int32_t(token);
+  p.positions[r] = position;
+  p.drawn[r] = std::int32_t(token);
+  p.drawn[p.rows + r] = std::int32_t(bad);  // UINT_MAX is -1
+}
+
+// The most shared memory that a block of this device may have.
+std::int64_t shared_memory(int device) noexcept {
+  int bytes = 0;
+  return cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess
+             ? bytes
+             : 0;
 }
 
 }  // namespace
 
-Status run(Cuda cuda, const Sample& p) noexcept {
-  if (p.vocab > (std::int64_t(1) << 24)) return {1, "over 16 million entries in the vocabulary"};
-  constexpr std::size_t kMostShared = std::size_t(220) << 10;
-  const std::size_t seen = std::size_t((p.vocab + 31) / 32) * 4, keys = std::size_t(p.vocab) * 4;
-  const bool in_shared = keys + seen <= kMostShared;
-  const std::size_t bytes = in_shared ? keys + seen : p.rule.repeat_penalty != 1 ? seen : 0;
-  if (bytes > kMostShared) return {1, "a repeat penalty over so large a vocabulary"};
-  if (const Status status =
-          status_of(cudaFuncSetAttribute(sample, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
-      !status.ok())
-    return status;
-  sample<<<unsigned(p.rows), kThreads, bytes, stream_of(cuda)>>>(p, in_shared);
-  return launched();
+Status run(Cuda c, const Sample& p) noexcept {
+  return by_cuda_dtype(p.logits.t, [&](auto t) {
+    using T = typename decltype(t)::is;
+    const bool whole = aligned(data<T>(p.logits)) && p.stride % kLanes<T> == 0;
+    const double least_below_top = std::log(p.rule.min_p);
+    const std::int64_t row_bytes =
+        (p.vocab + kLanes<T> - 1) / kLanes<T> * kLanes<T> * std::int64_t(sizeof(std::uint32_t));
+    return by_flag(
+        row_bytes + std::int64_t(sizeof(Shared)) <= shared_memory(queue_of(c).device), [&](auto kept) {
+          const auto kernel = sample<T, decltype(kept)::value>;
+          const std::int64_t bytes = decltype(kept)::value ? row_bytes : 0;
+          if (auto status = status_of(
+                  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
+              !status.ok())
+            return status;
+          kernel<<<unsigned(p.rows), kThreads, std::size_t(bytes), stream_of(c)>>>(p, least_below_top, whole);
+          return launched();
+        });
+  });
 }
 
 }  // namespace k

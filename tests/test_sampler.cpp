@@ -7,7 +7,7 @@
 #include <set>
 #include <string>
 
-#include "kernels/philox.h"
+#include "kernels/sample_math.h"
 #include "tests/card_case.h"
 
 namespace {
@@ -286,7 +286,7 @@ std::int32_t plain_draw(Logits logits, const SamplerConfig& c, const Ids& histor
     order.pop_back();
   std::pair<double, std::int32_t> best{-INFINITY, 0};
   for (std::int32_t i : order)
-    best = std::max(best, {at(i) / c.temperature + k::gumbel(seed, position, std::uint64_t(i)), -i});
+    best = std::max(best, {at(i) / c.temperature + k::noise_of(seed, position, std::uint64_t(i)), -i});
   return -best.second;
 }
 

@@ -90,8 +90,7 @@ Tensor few_rows(Tape& t, const ops::Rows& rows, Param& weight, Param* bias, cons
   const Tensor y = extras.into ? extras.into : t.make({linear.rows, linear.out}, rows.x.dtype());
   require(y.shape() == Shape({linear.rows, linear.out}), Exit::failure, "linear: {} gives [{}, {}], not {}",
           weight.name, linear.rows, linear.out, to_string(y.shape()));
-  const bool scratch = rows.norm && t.context().device().kind == DeviceKind::cpu;
-  const Tensor normed = scratch ? t.make({linear.rows * (linear.in + 1)}) : Tensor();
+  const Tensor normed = rows.norm ? t.make({linear.rows * (linear.in + 1)}) : Tensor();
   t.launch("linear of rows", k::RowsLinear{.y = y.out(),
                                            .x = rows.x,
                                            .weight = weight.value,

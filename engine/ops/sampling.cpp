@@ -15,13 +15,12 @@ void ops::draw(Tape& t, const Tensor& logits, const Draws& draws, const SamplerC
           to_string(draws.tokens.shape()), to_string(draws.drawn.shape()), rows);
   const auto fraction = std::int64_t(std::ceil(config.top_frac * double(vocab)));
   const bool both = config.top_k > 0 && fraction > 0;
-  const bool on_cpu = t.context().device().kind == DeviceKind::cpu;
-  const Tensor order = on_cpu ? t.make({rows, vocab}, DType::i32) : Tensor();
+  const Tensor scratch = t.make({rows, vocab, 2}, DType::i32);
   t.launch("draw", k::Sample{.tokens = draws.tokens.i32(),
                              .positions = draws.positions.i32(),
                              .drawn = draws.drawn.i32(),
-                             .logits = logits.f32(),
-                             .order = on_cpu ? order.i32() : nullptr,
+                             .logits = logits,
+                             .scratch = static_cast<std::uint64_t*>(scratch.data()),
                              .rows = rows,
                              .vocab = vocab,
                              .stride = stride,
