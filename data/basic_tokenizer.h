@@ -14,6 +14,13 @@ namespace data {
 
 inline constexpr std::size_t kMaxWordCharacters = 100;  // what is longer is [UNK] whatever it says
 
+struct BertRules {
+  bool lower = true;  // lower-case and strip marks
+  // As Hugging Face's tokenizers: their classes of characters, no final sigma, no special words.
+  bool hugging_face = false;
+  bool operator==(const BertRules&) const = default;
+};
+
 // What a character does to the word that is being read. Packed: one load a character.
 struct Action {
   enum Kind : std::uint32_t {
@@ -34,7 +41,7 @@ using ActionTable = CodePointTable<Action>;
 
 // `token` gives the payload (below 2^29) of a character that is a token of its own: Han or punctuation, after
 // folding.
-ActionTable make_actions(bool lower, const std::function<std::uint32_t(char32_t)>& token);
+ActionTable make_actions(BertRules, const std::function<std::uint32_t(char32_t)>& token);
 
 // The word being read, at most kMaxWordCharacters of it.
 struct Word {

@@ -242,9 +242,9 @@ class Preparation {
 
   std::unique_ptr<Tokenizer> make_tokenizer() {
     if (!options_.vocab.empty()) {
-      auto tokenizer = read_vocab_txt(options_.vocab, options_.lower);
+      auto tokenizer = read_vocab_txt(options_.vocab, options_.rules);
       report_.tokenizer = fmt::format("{} ({} tokens)", options_.vocab, tokenizer->size());
-      if (!options_.lower && !tokenizer->has_capitals())
+      if (!options_.rules.lower && !tokenizer->has_capitals())
         report_.warnings.push_back(options_.vocab + ": has no capital letters, so --cased makes them [UNK]");
       return tokenizer;
     }
@@ -266,7 +266,7 @@ class Preparation {
 
   std::unique_ptr<Tokenizer> train_on_inputs() {
     VocabularyOptions training = options_.training;
-    training.lower = options_.lower;
+    training.rules = options_.rules;
     VocabularyTrainer trainer(training, workers_, options_.raw);
     run_blocks(
         trainer.words(), [&](TextBlock& block, int worker) { trainer.work(block, worker); },

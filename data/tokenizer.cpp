@@ -41,8 +41,8 @@ void save_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& pat
   file.save(path);
 }
 
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path, bool lower) {
-  if (!looks_like_container(path)) return read_vocab_txt(path, lower);
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path, BertRules rules) {
+  if (!looks_like_container(path)) return read_vocab_txt(path, rules);
   const engine::ContainerReader file(path, Exit::checkpoint);
   file.require_format("nsa-tokenizer");
   const auto payload = file.at("tokenizer", engine::FileType::u8).bytes;

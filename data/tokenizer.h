@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "data/basic_tokenizer.h"
+
 namespace data {
 
 inline constexpr std::uint32_t kNoToken = 0xFFFFFFFF;  // no such id
@@ -55,9 +57,9 @@ std::unique_ptr<Tokenizer> deserialize_tokenizer(std::string_view payload, const
 // Writes a tokenizer file: a container with `format` nsa-tokenizer/1 and the tensor `tokenizer`. Throws
 // Error(io).
 void save_tokenizer(const Tokenizer&, const std::filesystem::path&);
-// Reads a tokenizer file, or a vocab.txt (told apart by content; `lower` is for the latter, a tokenizer file
-// knows). Throws Error(checkpoint) naming the file.
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path&, bool lower = true);
+// Reads a tokenizer file, or a vocab.txt (told apart by content; the rules are for the latter, a tokenizer
+// file knows its own). Throws Error(checkpoint) naming the file.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path&, BertRules = {});
 
 // Text of a growing sequence of ids, never more than is settled: an unfinished character or a word that a
 // "##" piece may continue is held back until the next id or finish(). What push() and finish() return,

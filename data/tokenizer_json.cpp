@@ -82,8 +82,8 @@ std::string tokenizer_json(const Tokenizer& tokenizer) {
     json["normalizer"] = {{"type", "BertNormalizer"},
                           {"clean_text", true},
                           {"handle_chinese_chars", true},
-                          {"strip_accents", wordpiece.lower()},
-                          {"lowercase", wordpiece.lower()}};
+                          {"strip_accents", wordpiece.rules().lower},
+                          {"lowercase", wordpiece.rules().lower}};
     json["pre_tokenizer"] = {{"type", "BertPreTokenizer"}};
     json["post_processor"] = nullptr;
     json["decoder"] = {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", false}};

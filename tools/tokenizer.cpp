@@ -60,7 +60,7 @@ int train(const CLI::App& app, Train& f) {
   data::PrepareOptions& o = f.options;
   o.output = f.output;
   o.text = false;
-  o.lower = !f.cased;
+  o.rules.lower = !f.cased;
   o.threads = static_cast<int>(f.threads);
   o.training.kind = bbpe ? data::VocabularyKind::bbpe : data::VocabularyKind::character;
   o.training.size = static_cast<std::uint32_t>(f.vocab_size);
@@ -86,7 +86,7 @@ int train(const CLI::App& app, Train& f) {
 }
 
 struct Source {  // of a vocabulary, for encode and decode
-  std::string file, vocab;
+  std::string file, vocab, compat;
   bool cased = false;
 };
 
@@ -100,8 +100,18 @@ void add_source(CLI::App& app, Source& source) {
 std::unique_ptr<data::Tokenizer> load(const Source& source) {
   require(source.file.empty() != source.vocab.empty(), Exit::usage,
           "expected either -t FILE (a tokenizer file) or --vocab FILE (a vocab.txt)");
-  if (source.vocab.empty()) return data::load_tokenizer(source.file, !source.cased);
-  auto vocabulary = data::read_vocab_txt(source.vocab, !source.cased);
+  const data::BertRules rules{.lower = !source.cased, .hugging_face = source.compat == "hf"};
+  if (source.vocab.empty()) {
+    auto tokenizer = data::load_tokenizer(source.file, rules);
+    const auto* wordpiece = dynamic_cast<const data::WordPiece*>(tokenizer.get());
+    require(
+        rules == data::BertRules{} || (wordpiece != nullptr && wordpiece->rules() == rules), Exit::usage,
+        "--cased or --compat with -t {}: a tokenizer file knows its rules, and they are others; leave the "
+        "flags out, or give a vocab.txt",
+        source.file);
+    return tokenizer;
+  }
+  auto vocabulary = data::read_vocab_txt(source.vocab, rules);
   if (source.cased && !vocabulary->has_capitals())
     warn(fmt::format("--cased, but {} has no capital letters: each becomes [UNK]", source.vocab));
   return vocabulary;
@@ -164,7 +174,8 @@ int info(const std::string& file) {
   const std::uint32_t end = tokenizer->end_of_text();
   write_line(fmt::format("kind {}", tokenizer->kind()));
   if (const auto* wordpiece = dynamic_cast<const data::WordPiece*>(tokenizer.get())) {
-    write_line(fmt::format("lower {}", wordpiece->lower() ? "yes" : "no"));
+    write_line(fmt::format("lower {}", wordpiece->rules().lower ? "yes" : "no"));
+    if (wordpiece->rules().hugging_face) write_line("compat hf");
   }
   write_line(fmt::format("vocab_size {}", tokenizer->size()));
   write_line(end == data::kNoToken ? "end_of_text none"
@@ -192,7 +203,7 @@ int export_vocabulary(const std::string& file, const std::string& output) {
     warn(
         "a vocab.txt lists the tokens of byte-level BPE but not what they are; programs need a "
         "tokenizer.json");
-  if (!json && wordpiece != nullptr && !wordpiece->lower())
+  if (!json && wordpiece != nullptr && !wordpiece->rules().lower)
     warn("a vocab.txt does not say that it is cased; read it with --cased");
   return 0;
 }
@@ -214,6 +225,8 @@ int main(int argc, char** argv) {
 
         CLI::App* encode_app = app.add_subcommand("encode", "turns lines of standard input into ids");
         add_source(*encode_app, encoding);
+        tools::add_choice(*encode_app, "--compat", encoding.compat, {"hf"},
+                          "vocab.txt: the rules of Hugging Face's tokenizers");
         encode_app->add_flag("--json", json, "a JSON string a line in, a JSON array of ids a line out");
 
         CLI::App* decode_app = app.add_subcommand("decode", "turns lines of ids into text");

@@ -17,7 +17,7 @@ struct Tools {
     }
     constexpr std::string_view kText = "那條河流過山下的村子, 雨後的路很長。 Σίσυφος [SEP] ÀÉ 1990";
     for (const bool lower : {false, true}) {
-      data::CharCounter counter(lower);
+      data::CharCounter counter({.lower = lower});
       counter.add(kText);
       vocabularies.push_back(counter.finish(400, 1.0));
     }

@@ -1,0 +1,16 @@
+// Characters as Hugging Face's tokenizers (the Rust library, 0.23) class them for BERT: by tables of Unicode
+// 8, by which everything newer is a letter, and one misprinted bound (docs/data.md, "--compat hf").
+#pragma once
+#include <cstdint>
+
+#include "data/unicode_tables.h"
+
+namespace data {
+
+// As class_of(), for all code points but surrogates.
+std::uint8_t hugging_face_class_of(char32_t) noexcept;
+
+// As fold(). Characters later than Unicode 15 stay as they are: the library lower-cases some of them.
+Folded hugging_face_fold(char32_t) noexcept;
+
+}  // namespace data
