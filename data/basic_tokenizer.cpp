@@ -83,7 +83,6 @@ ActionTable make_actions(BertRules rules, const std::function<std::uint32_t(char
 }
 
 SpecialWord special_word_at(std::string_view text, const char* bracket) {
-  constexpr std::array<std::string_view, 5> kNames = {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"};
   for (const char* at = bracket; at != text.data();) {
     const std::uint8_t bits = class_of(previous_code_point(at));
     if ((bits & (kSpace | kHan)) != 0) break;
@@ -108,7 +107,7 @@ SpecialWord special_word_at(std::string_view text, const char* bracket) {
     if (size == cleaned.size() || c >= 0x80) return {};
     cleaned[size++] = static_cast<char>(c);
   }
-  for (const std::string_view candidate : kNames) {
+  for (const std::string_view candidate : kSpecialWords) {
     if (candidate == std::string_view(cleaned.data(), size)) return {candidate, at, special.dropped};
   }
   return {};

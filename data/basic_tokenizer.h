@@ -2,6 +2,7 @@
 // look-up a character. The rules and their order are those of pytorch_pretrained_bert 0.6 (docs/data.md,
 // "WordPiece").
 #pragma once
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -59,7 +60,10 @@ struct Word {
   std::string_view text() const noexcept { return {bytes, length}; }
 };
 
-// Where the characters [UNK], [SEP], [PAD], [CLS] or [MASK] stand alone between blanks (or Han, or the ends
+inline constexpr std::array<std::string_view, 5> kSpecialWords = {"[UNK]", "[SEP]", "[PAD]", "[CLS]",
+                                                                  "[MASK]"};
+
+// Where one of kSpecialWords stands alone between blanks (or Han, or the ends
 // of the text).
 struct SpecialWord {
   std::string_view name;      // empty: none here

@@ -8,6 +8,7 @@
 #include "data/block_converter.h"
 #include "data/block_queue.h"
 #include "data/input.h"
+#include "data/live_vocabulary.h"
 #include "data/part_stream.h"
 #include "data/t2s.h"
 #include "data/text_output.h"
@@ -161,7 +162,11 @@ class Preparation {
   }
 
   void write_tokens() {
-    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer();
+    std::unique_ptr<Tokenizer> tokenizer = make_tokenizer();
+    if (options_.live_vocab) {
+      tokenizer = keep_live(std::move(tokenizer), options_.tokenizer);
+      report_.tokenizer += fmt::format(", {} of them live", tokenizer->size());
+    }
     TokenFileWriter out(options_.output, *tokenizer, options_.raw, options_.split, [this] { poll(); });
     run_blocks(
         tokenizer->words(), [&](TextBlock& block, int) { encode(*tokenizer, options_.seed, block); },

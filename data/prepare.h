@@ -24,6 +24,7 @@ struct PrepareOptions {
   std::string vocab, tokenizer;     // files; neither: a vocabulary is trained on the input
   VocabularyOptions training;
   BertRules rules = {};     // WordPiece; in place of training.rules
+  bool live_vocab = false;  // WordPiece: only the tokens that can occur
   std::string t2s = "t2s";  // an OpenCC configuration or "off"
   Split split;
   std::uint64_t seed = 1;

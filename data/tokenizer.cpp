@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "data/byte_bpe.h"
+#include "data/live_vocabulary.h"
 #include "data/wordpiece.h"
 #include "engine/container.h"
 #include "engine/error.h"
@@ -27,6 +28,7 @@ bool looks_like_container(const std::filesystem::path& path) {
 
 std::unique_ptr<Tokenizer> deserialize_tokenizer(std::string_view payload, const std::string& where) {
   if (payload.starts_with("bbpe")) return parse_byte_bpe(payload, where);
+  if (payload.starts_with("live")) return parse_live_vocabulary(payload, where);
   return parse_wordpiece(payload, where);
 }
 

@@ -49,6 +49,10 @@ class Tokenizer {
   // The self-contained form that token files, tokenizer files and checkpoints carry as tensor `tokenizer`.
   virtual std::string serialize() const = 0;
   virtual std::string vocab_sha256() const = 0;  // hex, over the tokens joined by LF
+  // The vocabulary whose ids people know: for live tokens (data/live_vocabulary.h) the one that they are of,
+  // else this one.
+  virtual const Tokenizer& whole() const noexcept { return *this; }
+  virtual std::uint32_t whole_id(std::uint32_t id) const { return id; }  // of a token in whole(); id < size()
 };
 
 // The inverse of serialize(). Every byte is checked. Throws Error(checkpoint) naming `where`.

@@ -145,6 +145,7 @@ tools::Body set_up(CLI::App& app, Flags& f) {
   tools::add_integer(app, "--seed", f.seed, 0, kMost, "seed of --split hash");
   app.add_flag("--cased", f.cased, "WordPiece: keep capitals and accents");
   tools::add_choice(app, "--compat", f.compat, {"hf"}, "WordPiece: the rules of Hugging Face's tokenizers");
+  app.add_flag("--live-vocab", o.live_vocab, "WordPiece: number only the tokens that can occur");
   app.add_option("--text-field", o.text_field, "JSON: the field with the text")->type_name("NAME");
   app.add_option("--doc-sep", o.separator, "plain text: the line between documents, instead of a blank one")
       ->type_name("TEXT");
@@ -163,11 +164,11 @@ tools::Body set_up(CLI::App& app, Flags& f) {
     refuse_together(app, {"--cased", "--compat"}, "--tokenizer", "the tokenizer file knows its rules");
     refuse_together(app,
                     {"--vocab", "--tokenizer", "--kind", "--vocab-size", "--coverage", "--cased", "--compat",
-                     "--val", "--split", "--seed"},
+                     "--live-vocab", "--val", "--split", "--seed"},
                     "--text", "text is written, not tokens");
     refuse_together(app, {"--text-field", "--doc-sep"}, "--raw", "a raw stream has no documents");
     const bool trains = f.options.vocab.empty() && f.options.tokenizer.empty();
-    for (const char* flag : {"--coverage", "--cased", "--compat"})
+    for (const char* flag : {"--coverage", "--cased", "--compat", "--live-vocab"})
       require(!trains || f.kind == "char" || app.count(flag) == 0, Exit::usage,
               "{}: not for the byte-level BPE that is trained, which holds every byte; leave it out, or say "
               "--kind char",

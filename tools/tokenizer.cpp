@@ -103,7 +103,7 @@ std::unique_ptr<data::Tokenizer> load(const Source& source) {
   const data::BertRules rules{.lower = !source.cased, .hugging_face = source.compat == "hf"};
   if (source.vocab.empty()) {
     auto tokenizer = data::load_tokenizer(source.file, rules);
-    const auto* wordpiece = dynamic_cast<const data::WordPiece*>(tokenizer.get());
+    const auto* wordpiece = dynamic_cast<const data::WordPiece*>(&tokenizer->whole());
     require(
         rules == data::BertRules{} || (wordpiece != nullptr && wordpiece->rules() == rules), Exit::usage,
         "--cased or --compat with -t {}: a tokenizer file knows its rules, and they are others; leave the "
@@ -125,6 +125,7 @@ void check_input_end() {
 
 int encode(const Source& source, bool json) {
   const auto tokenizer = load(source);
+  const data::Tokenizer& vocabulary = tokenizer->whole();
   std::string line;
   std::vector<std::uint32_t> ids;
   for (std::uint64_t number = 1; std::getline(std::cin, line); ++number) {
@@ -135,7 +136,7 @@ int encode(const Source& source, bool json) {
     }
     ids.clear();
     // Byte-level BPE takes any bytes.
-    tokenizer->encode(tokenizer->words() == data::WordRule::gpt2 ? line : data::repair_utf8(line), ids);
+    vocabulary.encode(vocabulary.words() == data::WordRule::gpt2 ? line : data::repair_utf8(line), ids);
     write_line(json ? fmt::format("[{}]", fmt::join(ids, ",")) : fmt::format("{}", fmt::join(ids, " ")));
   }
   check_input_end();
@@ -161,9 +162,10 @@ std::vector<std::uint32_t> parse_ids(std::string_view line, std::uint64_t number
 
 int decode(const Source& source) {
   const auto tokenizer = load(source);
+  const data::Tokenizer& vocabulary = tokenizer->whole();
   std::string line;
   for (std::uint64_t number = 1; std::getline(std::cin, line); ++number) {
-    write_line(tokenizer->decode(parse_ids(line, number, tokenizer->size())));
+    write_line(vocabulary.decode(parse_ids(line, number, vocabulary.size())));
   }
   check_input_end();
   return 0;
@@ -171,16 +173,18 @@ int decode(const Source& source) {
 
 int info(const std::string& file) {
   const auto tokenizer = data::load_tokenizer(file);
-  const std::uint32_t end = tokenizer->end_of_text();
-  write_line(fmt::format("kind {}", tokenizer->kind()));
-  if (const auto* wordpiece = dynamic_cast<const data::WordPiece*>(tokenizer.get())) {
+  const data::Tokenizer& vocabulary = tokenizer->whole();
+  const std::uint32_t end = vocabulary.end_of_text();
+  write_line(fmt::format("kind {}", vocabulary.kind()));
+  if (const auto* wordpiece = dynamic_cast<const data::WordPiece*>(&vocabulary)) {
     write_line(fmt::format("lower {}", wordpiece->rules().lower ? "yes" : "no"));
     if (wordpiece->rules().hugging_face) write_line("compat hf");
   }
-  write_line(fmt::format("vocab_size {}", tokenizer->size()));
+  write_line(fmt::format("vocab_size {}", vocabulary.size()));
+  if (&vocabulary != tokenizer.get()) write_line(fmt::format("live {}", tokenizer->size()));
   write_line(end == data::kNoToken ? "end_of_text none"
-                                   : fmt::format("end_of_text {} {}", end, tokenizer->piece(end)));
-  write_line(fmt::format("sha256 {}", tokenizer->vocab_sha256()));
+                                   : fmt::format("end_of_text {} {}", end, vocabulary.piece(end)));
+  write_line(fmt::format("sha256 {}", vocabulary.vocab_sha256()));
   return 0;
 }
 
@@ -192,13 +196,14 @@ std::string vocab_txt(const data::Tokenizer& tokenizer) {
 
 int export_vocabulary(const std::string& file, const std::string& output) {
   const auto tokenizer = data::load_tokenizer(file);
+  const data::Tokenizer& vocabulary = tokenizer->whole();
   data::check_output(output, {file});
   const bool json = output.ends_with(".json");
-  const std::string text = json ? data::tokenizer_json(*tokenizer) : vocab_txt(*tokenizer);
+  const std::string text = json ? data::tokenizer_json(vocabulary) : vocab_txt(vocabulary);
   engine::DurableFile out(output);
   out.write(std::as_bytes(std::span(text)));
   out.commit();
-  const auto* wordpiece = dynamic_cast<const data::WordPiece*>(tokenizer.get());
+  const auto* wordpiece = dynamic_cast<const data::WordPiece*>(&vocabulary);
   if (!json && wordpiece == nullptr)
     warn(
         "a vocab.txt lists the tokens of byte-level BPE but not what they are; programs need a "
@@ -238,7 +243,7 @@ int main(int argc, char** argv) {
             ->type_name("");
 
         CLI::App* export_app = app.add_subcommand("export", "writes a tokenizer.json or a vocab.txt");
-        tools::refuse_empty(export_app->add_option("FILE", export_file, "a tokenizer file"))
+        tools::refuse_empty(export_app->add_option("FILE", export_file, "a tokenizer file, or a vocab.txt"))
             ->required()
             ->type_name("");
         tools::refuse_empty(
