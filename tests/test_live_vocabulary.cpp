@@ -277,8 +277,11 @@ TEST_CASE("live vocabulary: from prepare through train_gpt to sample, with the i
   CHECK(tests::run_command(encode + in("live")).out == tests::run_command(encode + in("vocab.txt")).out);
   const std::string decode = "printf '6 0 2 5\\n' | " + tests::program("tokenizer") + " decode -t";
   CHECK(tests::run_command(decode + in("live")).out == "[unused0]ABC\n");
-  run("tokenizer", "export" + in("live") + "-o" + in("again.txt"));
-  CHECK(tests::read_file(folder / "again.txt") == tests::read_file(folder / "vocab.txt"));
+  for (const char* file : {"live", "live.bin", "whole.bin", "ckpt.bin", "vocab.txt"}) {
+    CAPTURE(file);
+    run("tokenizer", "export" + in(file) + "-o" + in("again.txt"));
+    CHECK(tests::read_file(folder / "again.txt") == tests::read_file(folder / "vocab.txt"));
+  }
 
   const tests::Ran other =
       tests::run_command(tests::program("train_gpt") + tests::TrainedModel::flags() + "-x 1 -d" +
