@@ -3,6 +3,7 @@
 #include <array>
 #include <cstring>
 
+#include "data/hugging_face.h"
 #include "data/unicode_tables.h"
 
 namespace data {
@@ -52,22 +53,26 @@ void add_reordered(char32_t c, Word& word) {
 
 }  // namespace
 
-ActionTable make_actions(bool lower, const std::function<std::uint32_t(char32_t)>& token) {
+ActionTable make_actions(BertRules rules, const std::function<std::uint32_t(char32_t)>& token) {
+  const auto class_by_rules = rules.hugging_face ? hugging_face_class_of : class_of;
+  const auto fold_by_rules = rules.hugging_face ? hugging_face_fold : fold;
   ActionTable table;
   for (char32_t c = 0; c <= kLastCodePoint; ++c) {
-    const std::uint8_t bits = class_of(c);
+    const std::uint8_t bits = class_by_rules(c);
     if ((bits & kDropped) != 0) continue;
-    const Folded to = lower ? fold(c) : Folded{{c}, 1};
-    const std::uint8_t to_bits = to.size == 1 ? class_of(to.characters[0]) : std::uint8_t{0};
-    const bool reorders = lower && (bits & kReordered) != 0;
+    const Folded to = rules.lower ? fold_by_rules(c) : Folded{{c}, 1};
+    if (to.size == 0 && (bits & kMark) == 0) continue;  // a mark of old
+    const std::uint8_t to_bits = to.size == 1 ? class_by_rules(to.characters[0]) : std::uint8_t{0};
+    const bool reorders = rules.lower && (bits & kReordered) != 0;
+    const bool looks_around = !rules.hugging_face && (c == '[' || (rules.lower && c == kSigma));
     Action action{Action::letter, to.characters[0]};
     if ((bits & kSpace) != 0) {
       action = {Action::space, 0};
     } else if ((bits & kHan) != 0) {
       action = {Action::han, token(to.characters[0])};
-    } else if (c == '[') {
-      action = {Action::other, token(c)};
-    } else if (to.size != 1 || reorders || (lower && c == kSigma)) {
+    } else if (looks_around) {
+      action = {Action::other, c == '[' ? token(c) : 0};
+    } else if (to.size != 1 || reorders) {
       action = {Action::other, 0};
     } else if ((to_bits & kPunctuation) != 0) {
       action = {Action::punctuation, token(to.characters[0])};
@@ -78,7 +83,6 @@ ActionTable make_actions(bool lower, const std::function<std::uint32_t(char32_t)
 }
 
 SpecialWord special_word_at(std::string_view text, const char* bracket) {
-  constexpr std::array<std::string_view, 5> kNames = {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"};
   for (const char* at = bracket; at != text.data();) {
     const std::uint8_t bits = class_of(previous_code_point(at));
     if ((bits & (kSpace | kHan)) != 0) break;
@@ -103,7 +107,7 @@ SpecialWord special_word_at(std::string_view text, const char* bracket) {
     if (size == cleaned.size() || c >= 0x80) return {};
     cleaned[size++] = static_cast<char>(c);
   }
-  for (const std::string_view candidate : kNames) {
+  for (const std::string_view candidate : kSpecialWords) {
     if (candidate == std::string_view(cleaned.data(), size)) return {candidate, at, special.dropped};
   }
   return {};

@@ -2,6 +2,7 @@
 // look-up a character. The rules and their order are those of pytorch_pretrained_bert 0.6 (docs/data.md,
 // "WordPiece").
 #pragma once
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -13,6 +14,13 @@
 namespace data {
 
 inline constexpr std::size_t kMaxWordCharacters = 100;  // what is longer is [UNK] whatever it says
+
+struct BertRules {
+  bool lower = true;  // lower-case and strip marks
+  // As Hugging Face's tokenizers: their classes of characters, no final sigma, no special words.
+  bool hugging_face = false;
+  bool operator==(const BertRules&) const = default;
+};
 
 // What a character does to the word that is being read. Packed: one load a character.
 struct Action {
@@ -34,7 +42,7 @@ using ActionTable = CodePointTable<Action>;
 
 // `token` gives the payload (below 2^29) of a character that is a token of its own: Han or punctuation, after
 // folding.
-ActionTable make_actions(bool lower, const std::function<std::uint32_t(char32_t)>& token);
+ActionTable make_actions(BertRules, const std::function<std::uint32_t(char32_t)>& token);
 
 // The word being read, at most kMaxWordCharacters of it.
 struct Word {
@@ -52,7 +60,10 @@ struct Word {
   std::string_view text() const noexcept { return {bytes, length}; }
 };
 
-// Where the characters [UNK], [SEP], [PAD], [CLS] or [MASK] stand alone between blanks (or Han, or the ends
+inline constexpr std::array<std::string_view, 5> kSpecialWords = {"[UNK]", "[SEP]", "[PAD]", "[CLS]",
+                                                                  "[MASK]"};
+
+// Where one of kSpecialWords stands alone between blanks (or Han, or the ends
 // of the text).
 struct SpecialWord {
   std::string_view name;      // empty: none here

@@ -59,9 +59,9 @@ class CharCounter::Sink {
   CodePointTable<Times>& counts_;
 };
 
-CharCounter::CharCounter(bool lower)
-    : lower_(lower),
-      actions_(make_actions(lower, [](char32_t c) { return static_cast<std::uint32_t>(c); })) {}
+CharCounter::CharCounter(BertRules rules)
+    : rules_(rules),
+      actions_(make_actions(rules, [](char32_t c) { return static_cast<std::uint32_t>(c); })) {}
 
 void CharCounter::add(std::string_view text) {
   Sink sink(counts_);
@@ -83,7 +83,7 @@ std::unique_ptr<WordPiece> CharCounter::finish(std::uint32_t vocab_size, double 
   std::vector<std::string> tokens = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
   CharVocabReport made;
   CodePointTable<Times> rest = counts_;
-  for (const Entry& entry : ascii_entries(lower_)) {
+  for (const Entry& entry : ascii_entries(rules_.lower)) {
     tokens.push_back(entry.spelling());
     std::uint64_t& times = entry.inside ? rest.cell(entry.c).inside : rest.cell(entry.c).head;
     made.distinct += times > 0 ? 1 : 0;
@@ -114,7 +114,7 @@ std::unique_ptr<WordPiece> CharCounter::finish(std::uint32_t vocab_size, double 
   }
   made.size = static_cast<std::uint32_t>(tokens.size());
   if (report != nullptr) *report = made;
-  return std::make_unique<WordPiece>(std::move(tokens), lower_, "char vocabulary");
+  return std::make_unique<WordPiece>(std::move(tokens), rules_, "char vocabulary");
 }
 
 }  // namespace data

@@ -22,14 +22,14 @@ struct CharVocabReport {
 
 class CharCounter {
  public:
-  explicit CharCounter(bool lower = true);
+  explicit CharCounter(BertRules = {});
   // Counts a piece of well-formed text. Pieces end at blanks or line ends (anywhere a word ends).
   void add(std::string_view text);
-  // Adds what another counter with the same `lower` has seen; the order of merges does not matter.
+  // Adds what another counter with the same rules has seen; the order of merges does not matter.
   void merge(const CharCounter& other);
 
   // The vocabulary: [PAD] [UNK] [CLS] [SEP] [MASK]; every printable ASCII character that can come out of the
-  // text rules (with `lower`: no capitals); "##" forms of letters and digits; then the most frequent entries
+  // text rules (lower-cased: no capitals); "##" forms of letters and digits; then the most frequent entries
   // seen (ties: by code point, start of a word first) until the share `coverage` of all characters is covered
   // or vocab_size is reached. Throws Error(usage) for a coverage outside (0, 1] and for a vocab_size below
   // the fixed entries; it names them.
@@ -42,7 +42,7 @@ class CharCounter {
     std::uint64_t head = 0, inside = 0;  // at the start of a word, or alone; inside a word
   };
 
-  bool lower_;
+  BertRules rules_;
   ActionTable actions_;
   CodePointTable<Times> counts_;
 };

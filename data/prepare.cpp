@@ -8,6 +8,7 @@
 #include "data/block_converter.h"
 #include "data/block_queue.h"
 #include "data/input.h"
+#include "data/live_vocabulary.h"
 #include "data/part_stream.h"
 #include "data/t2s.h"
 #include "data/text_output.h"
@@ -161,7 +162,11 @@ class Preparation {
   }
 
   void write_tokens() {
-    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer();
+    std::unique_ptr<Tokenizer> tokenizer = make_tokenizer();
+    if (options_.live_vocab) {
+      tokenizer = keep_live(std::move(tokenizer), options_.tokenizer);
+      report_.tokenizer += fmt::format(", {} of them live", tokenizer->size());
+    }
     TokenFileWriter out(options_.output, *tokenizer, options_.raw, options_.split, [this] { poll(); });
     run_blocks(
         tokenizer->words(), [&](TextBlock& block, int) { encode(*tokenizer, options_.seed, block); },
@@ -242,9 +247,9 @@ class Preparation {
 
   std::unique_ptr<Tokenizer> make_tokenizer() {
     if (!options_.vocab.empty()) {
-      auto tokenizer = read_vocab_txt(options_.vocab, options_.lower);
+      auto tokenizer = read_vocab_txt(options_.vocab, options_.rules);
       report_.tokenizer = fmt::format("{} ({} tokens)", options_.vocab, tokenizer->size());
-      if (!options_.lower && !tokenizer->has_capitals())
+      if (!options_.rules.lower && !tokenizer->has_capitals())
         report_.warnings.push_back(options_.vocab + ": has no capital letters, so --cased makes them [UNK]");
       return tokenizer;
     }
@@ -266,7 +271,7 @@ class Preparation {
 
   std::unique_ptr<Tokenizer> train_on_inputs() {
     VocabularyOptions training = options_.training;
-    training.lower = options_.lower;
+    training.rules = options_.rules;
     VocabularyTrainer trainer(training, workers_, options_.raw);
     run_blocks(
         trainer.words(), [&](TextBlock& block, int worker) { trainer.work(block, worker); },

@@ -23,7 +23,8 @@ struct PrepareOptions {
   std::filesystem::path output;     // with `text` also "-"
   std::string vocab, tokenizer;     // files; neither: a vocabulary is trained on the input
   VocabularyOptions training;
-  bool lower = true;        // WordPiece: lower-case and strip marks; in place of training.lower
+  BertRules rules = {};     // WordPiece; in place of training.rules
+  bool live_vocab = false;  // WordPiece: only the tokens that can occur
   std::string t2s = "t2s";  // an OpenCC configuration or "off"
   Split split;
   std::uint64_t seed = 1;

@@ -1,32 +1,18 @@
 #include "data/tokenizer.h"
 
 #include <algorithm>
-#include <array>
-#include <cstring>
-#include <fstream>
 
 #include "data/byte_bpe.h"
+#include "data/live_vocabulary.h"
 #include "data/wordpiece.h"
 #include "engine/container.h"
 #include "engine/error.h"
 
 namespace data {
-namespace {
-
-using engine::Exit;
-
-// A container begins with its header's length, far below 2^32 in 8 bytes: some are NUL, which no text holds.
-bool looks_like_container(const std::filesystem::path& path) {
-  std::array<char, 8> start{};
-  std::ifstream file(path, std::ios::binary);
-  file.read(start.data(), start.size());
-  return file.gcount() == start.size() && std::memchr(start.data(), 0, start.size()) != nullptr;
-}
-
-}  // namespace
 
 std::unique_ptr<Tokenizer> deserialize_tokenizer(std::string_view payload, const std::string& where) {
   if (payload.starts_with("bbpe")) return parse_byte_bpe(payload, where);
+  if (payload.starts_with("live")) return parse_live_vocabulary(payload, where);
   return parse_wordpiece(payload, where);
 }
 
@@ -41,15 +27,15 @@ void save_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& pat
   file.save(path);
 }
 
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path, bool lower) {
-  if (!looks_like_container(path)) return read_vocab_txt(path, lower);
-  const engine::ContainerReader file(path, Exit::checkpoint);
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path, BertRules rules) {
+  if (!engine::begins_as_container(path)) return read_vocab_txt(path, rules);
+  const engine::ContainerReader file(path, engine::Exit::checkpoint);
   file.require_format("nsa-tokenizer");
   const auto payload = file.at("tokenizer", engine::FileType::u8).bytes;
   auto tokenizer =
       deserialize_tokenizer({reinterpret_cast<const char*>(payload.data()), payload.size()}, file.path());
   engine::require(
-      tokenizer->vocab_sha256() == file.meta("vocab_sha256"), Exit::checkpoint,
+      tokenizer->vocab_sha256() == file.meta("vocab_sha256"), engine::Exit::checkpoint,
       "{}: the vocabulary does not have the SHA-256 that the header gives; the file is damaged, make it "
       "anew with `tokenizer train`",
       file.path());

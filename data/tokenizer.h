@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "data/basic_tokenizer.h"
+
 namespace data {
 
 inline constexpr std::uint32_t kNoToken = 0xFFFFFFFF;  // no such id
@@ -47,6 +49,10 @@ class Tokenizer {
   // The self-contained form that token files, tokenizer files and checkpoints carry as tensor `tokenizer`.
   virtual std::string serialize() const = 0;
   virtual std::string vocab_sha256() const = 0;  // hex, over the tokens joined by LF
+  // The vocabulary whose ids people know: for live tokens (data/live_vocabulary.h) the one that they are of,
+  // else this one.
+  virtual const Tokenizer& whole() const noexcept { return *this; }
+  virtual std::uint32_t whole_id(std::uint32_t id) const { return id; }  // of a token in whole(); id < size()
 };
 
 // The inverse of serialize(). Every byte is checked. Throws Error(checkpoint) naming `where`.
@@ -55,9 +61,9 @@ std::unique_ptr<Tokenizer> deserialize_tokenizer(std::string_view payload, const
 // Writes a tokenizer file: a container with `format` nsa-tokenizer/1 and the tensor `tokenizer`. Throws
 // Error(io).
 void save_tokenizer(const Tokenizer&, const std::filesystem::path&);
-// Reads a tokenizer file, or a vocab.txt (told apart by content; `lower` is for the latter, a tokenizer file
-// knows). Throws Error(checkpoint) naming the file.
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path&, bool lower = true);
+// Reads a tokenizer file, or a vocab.txt (told apart by content; the rules are for the latter, a tokenizer
+// file knows its own). Throws Error(checkpoint) naming the file.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path&, BertRules = {});
 
 // Text of a growing sequence of ids, never more than is settled: an unfinished character or a word that a
 // "##" piece may continue is held back until the next id or finish(). What push() and finish() return,

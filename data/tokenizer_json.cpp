@@ -59,7 +59,7 @@ Json wordpiece_special_tokens(const Tokenizer& tokenizer) {
   Json special = Json::array();
   for (std::uint32_t id = 0; id < tokenizer.size(); ++id) {
     const std::string_view token = tokenizer.piece(id);
-    for (const std::string_view name : {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"})
+    for (const std::string_view name : kSpecialWords)
       if (token == name) special.push_back(special_token(tokenizer, id));
   }
   return special;
@@ -67,7 +67,8 @@ Json wordpiece_special_tokens(const Tokenizer& tokenizer) {
 
 }  // namespace
 
-std::string tokenizer_json(const Tokenizer& tokenizer) {
+std::string tokenizer_json(const Tokenizer& any) {
+  const Tokenizer& tokenizer = any.whole();
   Json json = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}};
   if (const auto* bbpe = dynamic_cast<const ByteBpe*>(&tokenizer)) {
     json["added_tokens"] = Json::array({special_token(*bbpe, bbpe->end_of_text())});
@@ -82,8 +83,8 @@ std::string tokenizer_json(const Tokenizer& tokenizer) {
     json["normalizer"] = {{"type", "BertNormalizer"},
                           {"clean_text", true},
                           {"handle_chinese_chars", true},
-                          {"strip_accents", wordpiece.lower()},
-                          {"lowercase", wordpiece.lower()}};
+                          {"strip_accents", wordpiece.rules().lower},
+                          {"lowercase", wordpiece.rules().lower}};
     json["pre_tokenizer"] = {{"type", "BertPreTokenizer"}};
     json["post_processor"] = nullptr;
     json["decoder"] = {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", false}};

@@ -6,9 +6,9 @@
 
 namespace data {
 
-// The text of a tokenizer.json that gives the same ids: for byte-level BPE byte for byte what their trainer
-// saves, with a ByteLevel decoder; for WordPiece BERT's normalizer and pre-tokenizer, and no [CLS] and [SEP]
-// around the text.
+// The text of a tokenizer.json that gives the ids of whole(): for byte-level BPE byte for byte what their
+// trainer saves, with a ByteLevel decoder; for WordPiece BERT's normalizer and pre-tokenizer, and no [CLS]
+// and [SEP] around the text.
 std::string tokenizer_json(const Tokenizer&);
 
 }  // namespace data

@@ -33,7 +33,7 @@ VocabularyTrainer::VocabularyTrainer(const VocabularyOptions& options, int worke
     train_byte_bpe({}, {.vocab_size = options_.size, .poll = {}});
     return;
   }
-  for (int i = 0; i < workers; ++i) counters_.push_back(std::make_unique<CharCounter>(options_.lower));
+  for (int i = 0; i < workers; ++i) counters_.push_back(std::make_unique<CharCounter>(options_.rules));
   counters_[0]->finish(options_.size, options_.coverage);
 }
 

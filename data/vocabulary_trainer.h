@@ -20,7 +20,7 @@ struct VocabularyOptions {
   VocabularyKind kind = VocabularyKind::bbpe;
   std::uint32_t size = 16384;  // tokens at most
   double coverage = 0.9999;    // character: share of the text's characters to hold
-  bool lower = true;           // character: lower-case and strip marks
+  BertRules rules = {};        // character
   // bbpe: a larger text is sampled by documents; a raw stream by pieces, its text having no documents.
   std::uint64_t sample_bytes = 256 << 20;
   std::uint64_t sample_seed = 1;

@@ -17,7 +17,12 @@ namespace {
 using engine::Exit;
 
 constexpr std::string_view kContinues = "##";
-constexpr std::string_view kPayloadLower = "wordpiece lower\n", kPayloadCased = "wordpiece cased\n";
+
+// The first line of a payload.
+std::string_view heading(BertRules rules) {
+  if (rules.hugging_face) return rules.lower ? "wordpiece lower hf\n" : "wordpiece cased hf\n";
+  return rules.lower ? "wordpiece lower\n" : "wordpiece cased\n";
+}
 
 // Refuses what cannot be a vocabulary; on return every token is well-formed, without LF and unlike all
 // others.
@@ -146,9 +151,9 @@ class WordPiece::Encoder {
   std::array<std::uint32_t, 1024> buffer_;
 };
 
-WordPiece::WordPiece(std::vector<std::string> tokens, bool lower, const std::string& where)
+WordPiece::WordPiece(std::vector<std::string> tokens, BertRules rules, const std::string& where)
     : tokens_(checked(std::move(tokens), where)),
-      lower_(lower),
+      rules_(rules),
       trie_(tokens_),
       unknown_(id_of(trie_, "[UNK]")),
       end_of_text_(id_of(trie_, "[SEP]")),
@@ -157,7 +162,7 @@ WordPiece::WordPiece(std::vector<std::string> tokens, bool lower, const std::str
   engine::require(unknown_ != kNoToken, Exit::checkpoint,
                   "{}: no token [UNK] among {}; expected a WordPiece vocabulary (vocab.txt)", where,
                   tokens_.size());
-  actions_ = make_actions(lower, [this](char32_t c) {
+  actions_ = make_actions(rules, [this](char32_t c) {
     std::string text;
     append_utf8(text, c);
     const std::uint32_t id = id_of(trie_, text);
@@ -212,10 +217,7 @@ std::size_t WordPiece::settled(std::string_view decoded) const {
   return 0;
 }
 
-std::string WordPiece::serialize() const {
-  std::string payload(lower_ ? kPayloadLower : kPayloadCased);
-  return payload += joined();
-}
+std::string WordPiece::serialize() const { return std::string(heading(rules_)) += joined(); }
 
 std::string WordPiece::vocab_sha256() const { return sha256_hex(joined()); }
 
@@ -235,24 +237,26 @@ bool WordPiece::has_capitals() const noexcept {
 }
 
 std::unique_ptr<WordPiece> parse_wordpiece(std::string_view payload, const std::string& where) {
-  const bool lower = payload.starts_with(kPayloadLower);
-  engine::require(lower || payload.starts_with(kPayloadCased), Exit::checkpoint,
-                  "{}: does not begin with a known kind of tokenizer; expected 'wordpiece' or 'bbpe'", where);
-  payload.remove_prefix(lower ? kPayloadLower.size() : kPayloadCased.size());
-  return std::make_unique<WordPiece>(split_lines(payload), lower, where);
+  for (const BertRules rules : {BertRules{true, false}, {false, false}, {true, true}, {false, true}}) {
+    if (!payload.starts_with(heading(rules))) continue;
+    return std::make_unique<WordPiece>(split_lines(payload.substr(heading(rules).size())), rules, where);
+  }
+  engine::fail(Exit::checkpoint,
+               "{}: does not begin with a known kind of tokenizer; expected 'wordpiece' or 'bbpe'", where);
 }
 
-std::unique_ptr<WordPiece> parse_vocab_txt(std::string_view bytes, bool lower, const std::string& where) {
+std::unique_ptr<WordPiece> parse_vocab_txt(std::string_view bytes, BertRules rules,
+                                           const std::string& where) {
   if (bytes.starts_with("\xEF\xBB\xBF")) bytes.remove_prefix(3);
   if (bytes.ends_with('\n')) bytes.remove_suffix(1);
   std::vector<std::string> tokens = split_lines(bytes);
   for (std::string& token : tokens) {
     if (token.ends_with('\r')) token.pop_back();
   }
-  return std::make_unique<WordPiece>(std::move(tokens), lower, where);
+  return std::make_unique<WordPiece>(std::move(tokens), rules, where);
 }
 
-std::unique_ptr<WordPiece> read_vocab_txt(const std::filesystem::path& path, bool lower) {
+std::unique_ptr<WordPiece> read_vocab_txt(const std::filesystem::path& path, BertRules rules) {
   const std::string name = path.string();
   std::error_code absent;
   engine::require(!std::filesystem::is_directory(path, absent), Exit::checkpoint,
@@ -269,7 +273,7 @@ std::unique_ptr<WordPiece> read_vocab_txt(const std::filesystem::path& path, boo
     bytes.resize(before + static_cast<std::size_t>(file.gcount()));
   }
   engine::require(!file.bad(), Exit::checkpoint, "{}: cannot be read ({})", name, std::strerror(errno));
-  return parse_vocab_txt(bytes, lower, name);
+  return parse_vocab_txt(bytes, rules, name);
 }
 
 }  // namespace data

@@ -16,11 +16,10 @@ namespace data {
 
 class WordPiece final : public Tokenizer {
  public:
-  // `tokens`: the vocabulary, the index is the id. `lower`: lower-case the text and strip its marks. Throws
-  // Error(checkpoint), naming `where` and the line (index + 1), for a token that occurs twice, holds a line
-  // feed or is not well-formed UTF-8, for a vocabulary without [UNK], and for one larger than
-  // kMaxVocabularyBytes.
-  WordPiece(std::vector<std::string> tokens, bool lower, const std::string& where);
+  // `tokens`: the vocabulary, the index is the id. Throws Error(checkpoint), naming `where` and the line
+  // (index + 1), for a token that occurs twice, holds a line feed or is not well-formed UTF-8, for a
+  // vocabulary without [UNK], and for one larger than kMaxVocabularyBytes.
+  WordPiece(std::vector<std::string> tokens, BertRules, const std::string& where);
 
   std::string_view kind() const noexcept override { return "wordpiece"; }
   WordRule words() const noexcept override { return WordRule::bert; }
@@ -36,7 +35,7 @@ class WordPiece final : public Tokenizer {
   std::string serialize() const override;
   std::string vocab_sha256() const override;
 
-  bool lower() const noexcept { return lower_; }
+  BertRules rules() const noexcept { return rules_; }
   std::uint32_t unknown_id() const noexcept { return unknown_; }
   // False when --cased would turn every capital letter into [UNK]: the vocabulary has no token of one capital
   // A-Z.
@@ -47,7 +46,7 @@ class WordPiece final : public Tokenizer {
   std::string joined() const;  // the tokens, an LF between two
 
   std::vector<std::string> tokens_;
-  bool lower_;
+  BertRules rules_;
   PieceTrie trie_;
   std::uint32_t unknown_, end_of_text_, padding_,
       classify_;  // [UNK] [SEP] [PAD] [CLS]; kNoToken: there is none
@@ -58,11 +57,11 @@ inline constexpr std::size_t kMaxVocabularyBytes = PieceTrie::kMaxBytes;
 
 // Reads a vocab.txt: one token a line, split at LF only (U+2028 is a token of bert-base-chinese), CR before
 // LF and one byte order mark at the start left out. Throws Error(checkpoint) naming the file and the line.
-std::unique_ptr<WordPiece> read_vocab_txt(const std::filesystem::path&, bool lower = true);
-std::unique_ptr<WordPiece> parse_vocab_txt(std::string_view bytes, bool lower, const std::string& where);
+std::unique_ptr<WordPiece> read_vocab_txt(const std::filesystem::path&, BertRules = {});
+std::unique_ptr<WordPiece> parse_vocab_txt(std::string_view bytes, BertRules, const std::string& where);
 
-// The inverse of WordPiece::serialize(): a line "wordpiece lower" or "wordpiece cased", then the tokens, an
-// LF between two. Throws Error(checkpoint) naming `where`.
+// The inverse of WordPiece::serialize(): a line "wordpiece lower" or "wordpiece cased", with " hf" behind it
+// for rules.hugging_face, then the tokens, an LF between two. Throws Error(checkpoint) naming `where`.
 std::unique_ptr<WordPiece> parse_wordpiece(std::string_view payload, const std::string& where);
 
 }  // namespace data

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <fstream>
 #include <optional>
 #include <set>
 
@@ -65,6 +66,13 @@ std::uint32_t crc32_of(std::span<const std::byte> bytes, std::uint32_t before) {
   return std::uint32_t(crc32_z(before, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
 }
 std::string crc32_hex(std::span<const std::byte> bytes) { return fmt::format("{:08x}", crc32_of(bytes)); }
+
+bool begins_as_container(const std::filesystem::path& path) {
+  std::array<char, 8> start{};
+  std::ifstream file(path, std::ios::binary);
+  file.read(start.data(), start.size());
+  return file.gcount() == start.size() && std::memchr(start.data(), 0, start.size()) != nullptr;
+}
 
 ContainerReader::ContainerReader(std::filesystem::path path, Exit bad_file)
     : path_(path.string()), bad_file_(bad_file) {

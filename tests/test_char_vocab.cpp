@@ -30,7 +30,7 @@ TEST_CASE("char vocabulary: the fixed entries come first, whatever the text") {
     CHECK(known.contains(std::string(1, c)) == !capital);
     CHECK(known.contains(std::string("##") + c) == word);
   }
-  CHECK(data::CharCounter(false).finish(kFixedCased)->size() == kFixedCased);
+  CHECK(data::CharCounter({.lower = false}).finish(kFixedCased)->size() == kFixedCased);
 }
 
 TEST_CASE("char vocabulary: then the most frequent characters, ties by code point, heads before insides") {
@@ -69,7 +69,7 @@ TEST_CASE("char vocabulary: coverage and size are limits") {
 TEST_CASE("char vocabulary: too small a size names the smallest, a wrong coverage the range") {
   const auto what = [](bool lower, std::uint32_t size, double coverage) -> std::string {
     try {
-      data::CharCounter(lower).finish(size, coverage);
+      data::CharCounter({.lower = lower}).finish(size, coverage);
     } catch (const engine::Error& error) {
       CHECK(error.code == engine::Exit::usage);
       return error.what();

@@ -20,7 +20,7 @@ Ran inspect(const std::string& arguments) {
 std::string quoted(const fs::path& path) { return "'" + path.string() + "'"; }
 
 void write_tokens(const fs::path& path) {
-  const data::WordPiece tokenizer({"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"}, true, "test");
+  const data::WordPiece tokenizer({"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"}, {}, "test");
   data::TokenFileWriter out(path, tokenizer, false, {data::Split::Rule::tail, 0.5});
   for (const std::uint32_t id : {5u, 6u}) {
     out.add(std::vector<std::uint32_t>{id, id}, 2);

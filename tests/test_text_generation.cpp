@@ -17,7 +17,7 @@ const data::WordPiece& vocabulary() {
   static const data::WordPiece made(
       {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "北", "京", "是", "##北", "##京", "a",  "b",
        "##a",   "##b",   "##1",   "1",     ",",      ".",  "。", "é",  "(",    "%",    "##é"},
-      true, "a test");
+      {}, "a test");
   return made;
 }
 

@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 std::unique_ptr<data::WordPiece> vocabulary(std::uint32_t size) {
   std::vector<std::string> tokens = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
   while (tokens.size() < size) tokens.push_back(fmt::format("t{}", tokens.size()));
-  return std::make_unique<data::WordPiece>(tokens, true, "test");
+  return std::make_unique<data::WordPiece>(tokens, data::BertRules(), "test");
 }
 
 struct Doc {

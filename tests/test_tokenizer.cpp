@@ -43,15 +43,15 @@ std::string in_stream(const data::Tokenizer& tokenizer, const Ids& ids) {
 
 TEST_CASE("tokenizer: a file gives back what was saved") {
   const tests::TempDir folder;
-  for (const bool lower : {true, false}) {
-    const data::WordPiece saved(kTokens, lower, "saved");
+  for (const data::BertRules rules : {data::BertRules{}, {.lower = false}, {.hugging_face = true}}) {
+    const data::WordPiece saved(kTokens, rules, "saved");
     data::save_tokenizer(saved, folder / "t.bin");
     const auto loaded = data::load_tokenizer(folder / "t.bin");
     CHECK(loaded->kind() == "wordpiece");
     CHECK(loaded->size() == saved.size());
     CHECK(loaded->end_of_text() == 3);
     CHECK(loaded->serialize() == saved.serialize());
-    CHECK(dynamic_cast<data::WordPiece&>(*loaded).lower() == lower);
+    CHECK(dynamic_cast<data::WordPiece&>(*loaded).rules() == rules);
     const engine::ContainerReader file(folder / "t.bin");
     CHECK(file.meta("format") == "nsa-tokenizer/1");
     CHECK(file.meta("vocab_size") == "19");
@@ -64,13 +64,13 @@ TEST_CASE("tokenizer: a vocab.txt is told apart by its content") {
   tests::write_file(folder / "x.bin", "[PAD]\n[UNK]\nA\n");
   CHECK(data::load_tokenizer(folder / "x.bin")->size() == 3);
   Ids ids;
-  data::load_tokenizer(folder / "x.bin", false)->encode("A", ids);
+  data::load_tokenizer(folder / "x.bin", {.lower = false})->encode("A", ids);
   CHECK(ids == Ids{2});
 }
 
 TEST_CASE("tokenizer: damaged and foreign files") {
   const tests::TempDir folder;
-  const data::WordPiece saved(kTokens, true, "saved");
+  const data::WordPiece saved(kTokens, {}, "saved");
   data::save_tokenizer(saved, folder / "t.bin");
   const std::string bytes = tests::read_file(folder / "t.bin");
   for (std::size_t size = 0; size < bytes.size(); size += 7) {
@@ -98,7 +98,7 @@ TEST_CASE("tokenizer: damaged and foreign files") {
 }
 
 TEST_CASE("tokenizer: a stream decodes to the text of the whole") {
-  const data::WordPiece vocabulary(kTokens, true, "test");
+  const data::WordPiece vocabulary(kTokens, {}, "test");
   std::mt19937 random(3);
   for (int round = 0; round < 3000; ++round) {
     Ids ids(random() % 12);
@@ -116,7 +116,7 @@ TEST_CASE("tokenizer: a stream decodes to the text of the whole") {
 }
 
 TEST_CASE("tokenizer: a stream holds back a word, and nothing else") {
-  const data::WordPiece vocabulary(kTokens, true, "test");
+  const data::WordPiece vocabulary(kTokens, {}, "test");
   data::StreamDecoder stream(vocabulary);
   CHECK(stream.push(5) == "中");
   CHECK(stream.push(16).empty());

@@ -104,6 +104,9 @@ TEST_CASE("tools: prepare's errors are one line and leave nothing") {
                  {in + "--limit-bytes=0", 2, "--limit-bytes"},
                  {in + "--kind bbpe --vocab-size 256", 2, "257"},
                  {in + "--cased", 2, "--kind char"},
+                 {in + "--compat hf", 2, "--kind char"},
+                 {in + vocab + "--compat nf", 2, "expected one of hf"},
+                 {in + "--tokenizer " + files.path("tokenizer") + " --compat hf", 2, "--compat"},
                  {in + "--vocab-size 10", 2, "10"},
                  {in + vocab + "--tokenizer x", 2, "--tokenizer"},
                  {in + vocab + "--vocab-size 500", 2, "--vocab-size"},
@@ -182,6 +185,8 @@ TEST_CASE("tools: tokenizer's errors are one line and leave nothing") {
                  {"decode -t " + words + " <" + text, 3, "line 1"},
                  {"info", 2, "FILE"},
                  {"info " + files.path("none"), 4, "none"},
+                 {"encode --compat hf -t " + files.path("tokenizer"), 2, "knows its rules"},
+                 {"encode --compat bert -t " + words, 2, "expected one of hf"},
                  {"export " + words, 2, "--output"},
                  {"export " + words + " -o " + words, 2, "input"},
                  {"export " + words + " -o " + quoted(files.out / "no/x.txt"), 7, "cannot be written"},
@@ -199,20 +204,23 @@ TEST_CASE("tools: the tokenizer gives BERT's ids" *
     const auto row = nlohmann::json::parse(line);
     const bool lower = row["lower"];
     texts[lower] += row["text"].dump() + "\n";
-    wanted[lower].push_back(row["ppb"]);
+    wanted[lower].push_back(row);
   }
   for (const bool lower : {true, false}) {
     tests::write_file(dir / "in", texts[lower]);
-    const Ran ran = run_command(program("tokenizer") + " encode --json --vocab " +
-                                quoted(tests::shared_data() / "bert-base-chinese-vocab.txt") +
-                                (lower ? " <" : " --cased <") + quoted(dir / "in"));
-    CHECK(ran.code == 0);
-    std::istringstream got(ran.out);
-    for (const auto& ids : wanted[lower]) {
-      REQUIRE(std::getline(got, line));
-      CHECK(nlohmann::json::parse(line) == ids);
+    for (const std::string rules : {"ppb", "hf_rust"}) {
+      const Ran ran = run_command(program("tokenizer") + " encode --json --vocab " +
+                                  quoted(tests::shared_data() / "bert-base-chinese-vocab.txt") +
+                                  (rules == "ppb" ? "" : " --compat hf") + (lower ? " <" : " --cased <") +
+                                  quoted(dir / "in"));
+      CHECK(ran.code == 0);
+      std::istringstream got(ran.out);
+      for (const auto& row : wanted[lower]) {
+        REQUIRE(std::getline(got, line));
+        CHECK(nlohmann::json::parse(line) == row[rules]);
+      }
+      CHECK(!std::getline(got, line));
     }
-    CHECK(!std::getline(got, line));
   }
 }
 
@@ -227,6 +235,10 @@ TEST_CASE("tools: prepare reads pipes, folders and several inputs") {
   CHECK(ran.err.find('\r') == std::string::npos);  // progress is for terminals
   CHECK(ids_of(files.out / "x.bin") == std::vector<std::int32_t>{5, 6, 7, 10, 12, 3});
   CHECK(run_command("printf '中国 abc' | " + prepare + "- --quiet " + vocab + target).code == 0);
+  // The rules are those of --compat, also when the file is read.
+  CHECK(run_command("printf '[SEP] a\U0001F6DC' | " + prepare + "- --compat hf " + vocab + target).code == 0);
+  CHECK(ids_of(files.out / "x.bin") == std::vector<std::int32_t>{1, 43, 16, 38, 1, 1, 3});
+  CHECK(data::TokenFile(files.out / "x.bin").tokenizer()->serialize().starts_with("wordpiece lower hf\n"));
 
   // What of standard input is needed twice is kept, and no more is read: this one never ends.
   ran = run_command("yes '中国' | " + prepare + "- --limit-bytes 700 --raw --kind char" + target);

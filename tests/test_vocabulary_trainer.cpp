@@ -160,7 +160,7 @@ TEST_CASE("tokenizer.json: what Hugging Face's tokenizers save and load") {
   CHECK(json["added_tokens"][0]["content"] == "<|endoftext|>");
   CHECK(json["pre_tokenizer"]["add_prefix_space"] == false);
 
-  const data::WordPiece wordpiece({"[UNK]", "a", "##b", "[SEP]"}, false, "test");
+  const data::WordPiece wordpiece({"[UNK]", "a", "##b", "[SEP]"}, {.lower = false}, "test");
   const auto other = nlohmann::json::parse(data::tokenizer_json(wordpiece));
   CHECK(other["model"]["vocab"] == nlohmann::json{{"[UNK]", 0}, {"a", 1}, {"##b", 2}, {"[SEP]", 3}});
   CHECK(other["normalizer"]["lowercase"] == false);

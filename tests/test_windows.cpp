@@ -28,7 +28,7 @@ bool is_permutation_of_range(std::vector<std::uint64_t> all) {
 data::WordPiece some_vocabulary() {
   std::vector<std::string> tokens{"[PAD]", "[UNK]", "[SEP]"};
   for (int i = 0; i < 500; i++) tokens.push_back("w" + std::to_string(i));
-  return data::WordPiece(std::move(tokens), true, "a test");
+  return data::WordPiece(std::move(tokens), {}, "a test");
 }
 
 // A token file of `count` tokens in one raw document; returns them.

@@ -27,7 +27,13 @@ std::vector<std::string> small_vocabulary() {
           "##\U0001D165", "##\U0001D16D"};                          // 40
 }
 
-data::WordPiece small(bool lower = true) { return data::WordPiece(small_vocabulary(), lower, "small"); }
+constexpr data::BertRules kCased{.lower = false};
+constexpr data::BertRules kHuggingFace{.hugging_face = true};
+constexpr data::BertRules kHuggingFaceCased{.lower = false, .hugging_face = true};
+
+data::WordPiece small(data::BertRules rules = {}) {
+  return data::WordPiece(small_vocabulary(), rules, "small");
+}
 
 Ids encode(const data::Tokenizer& tokenizer, std::string_view text) {
   Ids ids;
@@ -37,7 +43,7 @@ Ids encode(const data::Tokenizer& tokenizer, std::string_view text) {
 
 std::string failure(const std::string& bytes) {
   try {
-    data::parse_vocab_txt(bytes, true, "v.txt");
+    data::parse_vocab_txt(bytes, {}, "v.txt");
   } catch (const engine::Error& error) {
     CHECK(error.code == engine::Exit::checkpoint);
     return error.what();
@@ -94,12 +100,12 @@ TEST_CASE("wordpiece: words, Han, punctuation, pieces") {
 }
 
 TEST_CASE("wordpiece: cased text keeps capitals and marks") {
-  const data::WordPiece vocabulary = small(false);
+  const data::WordPiece vocabulary = small(kCased);
   CHECK(encode(vocabulary, "A a\u0301 hello Hello") == Ids{32, 12, 36, 7, 1});
   CHECK(encode(vocabulary, "\u304C \uF900 \u03A3") == Ids{1, 1, 1});
   CHECK(encode(vocabulary, "a\u2260b") == Ids{1});  // a symbol, part of the word
   CHECK(vocabulary.has_capitals());
-  CHECK(!data::WordPiece({"[UNK]", "a", "[B]"}, false, "x").has_capitals());
+  CHECK(!data::WordPiece({"[UNK]", "a", "[B]"}, kCased, "x").has_capitals());
 }
 
 TEST_CASE("wordpiece: special words stand alone between blanks or Han") {
@@ -121,7 +127,7 @@ TEST_CASE("wordpiece: special words stand alone between blanks or Han") {
     CAPTURE(text);
     CHECK(encode(vocabulary, text) == ids);
   }
-  CHECK(encode(small(false), "[MASK] [MASK]a") == Ids{4, 24, 1, 25, 12});
+  CHECK(encode(small(kCased), "[MASK] [MASK]a") == Ids{4, 24, 1, 25, 12});
   data::EncodeCounts counts;
   std::vector<std::string> unknown;
   Ids ids = {99};
@@ -132,8 +138,40 @@ TEST_CASE("wordpiece: special words stand alone between blanks or Han") {
   CHECK(counts.unknown == 3);
   CHECK(counts.dropped_characters == 2);
   CHECK(unknown == std::vector<std::string>{"zz", "\u9F98", "cls"});
-  CHECK(encode(data::WordPiece({"[UNK]", "x"}, true, "x"), "[MASK] x") ==
-        Ids{0, 1});  // special, but not there
+  CHECK(encode(data::WordPiece({"[UNK]", "x"}, {}, "x"), "[MASK] x") == Ids{0, 1});  // special, but not there
+}
+
+TEST_CASE("wordpiece: as Hugging Face's tokenizers") {
+  const data::WordPiece vocabulary = small(kHuggingFace);
+  const std::vector<std::pair<std::string, Ids>> rows = {
+      {"Hello中, WORLD \u304C \uF900 a\u2260b", {7, 5, 11, 8, 9, 16, 20, 12, 21, 14}},
+      {"[MASK]", {24, 38, 25}},  // text like any other
+      {"[UNK] [", {24, 1, 25, 24}},
+      {"\u0391\u03A3", {22, 19}},  // no final sigma
+      {"\u0391\u03C2", {22, 18}},
+      {"a\u0378b", {1}},  // unassigned: a letter
+      {"a\uFDD0b", {1}},
+      {"a\U0001F6DCb", {1}},
+      {"a\uE000b\u200Da\u00AD", {12, 15, 13}},  // private use and format characters are dropped as ever
+      {"a\u0890b", {1}},                        // but for a format character of Unicode 14
+      {"a\uFADAb", {12, 1, 14}},                // unassigned, but among Han
+      {"a\U0002B81Fb", {12, 1, 14}},
+      {"a\U0002B820b", {1}},  // the misprinted bound: Han, taken for letters
+      {"a\U0002B91Fb", {1}},
+      {"a\U0002B920b", {12, 1, 14}},
+      {"a\u2E42b", {12, 1, 14}},  // punctuation of Unicode 7
+      {"a\u2E43b", {1}},          // of Unicode 9
+      {"a\u166Db", {12, 1, 14}},  // no punctuation since Unicode 12
+      {"a\u0301b", {12, 15}},
+      {"a\u1ABFb", {1}},       // a mark of Unicode 13
+      {"a\u1734b", {12, 15}},  // a mark until Unicode 13
+      {"\U0001D158\U0001D16D\U0001D165", {39, 40, 41}},
+  };
+  for (const auto& [text, ids] : rows) {
+    CAPTURE(text);
+    CHECK(encode(vocabulary, text) == ids);
+  }
+  CHECK(encode(small(kHuggingFaceCased), "[MASK] A a\u0301 a\u1734") == Ids{24, 1, 25, 32, 12, 36, 1});
 }
 
 TEST_CASE("wordpiece: a word of more than 100 characters is unknown") {
@@ -144,7 +182,7 @@ TEST_CASE("wordpiece: a word of more than 100 characters is unknown") {
   std::string accents;
   for (int i = 0; i < 100; ++i) accents += "a\u0301";  // counted after marks are stripped
   CHECK(encode(vocabulary, accents).size() == 100);
-  CHECK(encode(small(false), accents) == Ids{1});
+  CHECK(encode(small(kCased), accents) == Ids{1});
   std::vector<std::string> unknown;
   Ids ids;
   vocabulary.encode(std::string(5000, 'b'), ids, nullptr, &unknown);
@@ -201,7 +239,7 @@ TEST_CASE("wordpiece: decoding") {
 }
 
 TEST_CASE("wordpiece: vocab.txt") {
-  const auto read = [](const std::string& bytes) { return data::parse_vocab_txt(bytes, true, "v.txt"); };
+  const auto read = [](const std::string& bytes) { return data::parse_vocab_txt(bytes, {}, "v.txt"); };
   auto vocabulary = read("\uFEFF[PAD]\r\n[UNK]\r\n中\r\n");
   CHECK(vocabulary->size() == 3);
   CHECK(vocabulary->piece(0) == "[PAD]");
@@ -228,32 +266,34 @@ TEST_CASE("wordpiece: vocab.txt") {
 }
 
 TEST_CASE("wordpiece: serialized form and hash") {
-  for (const bool lower : {true, false}) {
-    const data::WordPiece vocabulary = small(lower);
+  for (const data::BertRules rules : {data::BertRules{}, kCased, kHuggingFace, kHuggingFaceCased}) {
+    const data::WordPiece vocabulary = small(rules);
     const auto copy = data::parse_wordpiece(vocabulary.serialize(), "copy");
-    CHECK(copy->lower() == lower);
+    CHECK(copy->rules() == rules);
     REQUIRE(copy->size() == vocabulary.size());
     for (std::uint32_t id = 0; id < copy->size(); ++id) CHECK(copy->piece(id) == vocabulary.piece(id));
     CHECK(copy->serialize() == vocabulary.serialize());
     CHECK(copy->vocab_sha256() == vocabulary.vocab_sha256());
   }
   // printf '[UNK]\na' | sha256sum
-  CHECK(data::WordPiece({"[UNK]", "a"}, true, "x").vocab_sha256() ==
+  CHECK(data::WordPiece({"[UNK]", "a"}, {}, "x").vocab_sha256() ==
         "1d25782626bc9e4d87320bbbc4e87f437a4fc8aaf16ff368d3a52df1b7f0b375");
   CHECK_THROWS_AS(data::parse_wordpiece("", "x"), engine::Error);
   CHECK_THROWS_AS(data::parse_wordpiece("wordpiece Lower\n[UNK]", "x"), engine::Error);
   CHECK_THROWS_AS(data::parse_wordpiece("wordpiece lower\n[UNK]\na\na", "x"), engine::Error);
-  CHECK_THROWS_AS(data::WordPiece({"[UNK]", "a\nb"}, true, "x"), engine::Error);
+  CHECK_THROWS_AS(data::WordPiece({"[UNK]", "a\nb"}, {}, "x"), engine::Error);
 }
 
 TEST_CASE("wordpiece: the published rows of bert-base-chinese" *
           doctest::skip(tests::lacks_shared("wordpiece: the published rows of bert-base-chinese",
                                             "cases/bert-tokenize-golden.jsonl"))) {
   const auto folder = tests::shared_data();
-  const auto lower = data::read_vocab_txt(folder / "bert-base-chinese-vocab.txt");
-  const auto cased = data::read_vocab_txt(folder / "bert-base-chinese-vocab.txt", false);
-  CHECK(lower->size() == 21128);
-  CHECK(!cased->has_capitals());
+  const auto file = folder / "bert-base-chinese-vocab.txt";
+  const auto by_bert = data::read_vocab_txt(file), by_bert_cased = data::read_vocab_txt(file, kCased);
+  const auto by_hugging_face = data::read_vocab_txt(file, kHuggingFace);
+  const auto by_hugging_face_cased = data::read_vocab_txt(file, kHuggingFaceCased);
+  CHECK(by_bert->size() == 21128);
+  CHECK(!by_bert_cased->has_capitals());
   const std::string rows = tests::read_file(folder / "cases" / "bert-tokenize-golden.jsonl");
   int count = 0;
   for (std::size_t at = 0; at < rows.size(); ++count) {
@@ -262,16 +302,19 @@ TEST_CASE("wordpiece: the published rows of bert-base-chinese" *
     at = end + 1;
     const std::string name = row["name"];
     CAPTURE(name);
-    CHECK(encode(row["lower"] ? *lower : *cased, row["text"].get<std::string>()) == row["ppb"].get<Ids>());
+    const std::string text = row["text"];
+    const bool lower = row["lower"];
+    CHECK(encode(lower ? *by_bert : *by_bert_cased, text) == row["ppb"].get<Ids>());
+    CHECK(encode(lower ? *by_hugging_face : *by_hugging_face_cased, text) == row["hf_rust"].get<Ids>());
   }
   CHECK(count >= 108);
   for (const auto& row : nlohmann::json::parse(tests::read_file(folder / "cases" / "utf8-malformed.json"))) {
-    CHECK(encode(*lower, data::repair_utf8(tests::from_hex(row["hex"]))) == row["ids"].get<Ids>());
+    CHECK(encode(*by_bert, data::repair_utf8(tests::from_hex(row["hex"]))) == row["ids"].get<Ids>());
   }
   const auto boundary = nlohmann::json::parse(tests::read_file(folder / "cases" / "chunk-boundary.json"));
   std::string text;
   for (int i = 0; i < 9997; ++i) text += "中";
-  const Ids ids = encode(*lower, text + "wikipedia 百科");
+  const Ids ids = encode(*by_bert, text + "wikipedia 百科");
   CHECK(Ids(ids.end() - 6, ids.end()) == boundary["ids_whole_tail"].get<Ids>());
 }
 

@@ -83,6 +83,7 @@ int verify(const std::string& path) {
 int ids(const std::string& path, std::uint64_t from, std::uint64_t count) {
   constexpr std::uint64_t kAtOnce = 1 << 16;
   const data::TokenFile file(path);
+  const auto tokenizer = file.tokenizer();
   from = std::min(from, file.size());
   const std::uint64_t end = from + std::min(count, file.size() - from);
   std::vector<std::int32_t> some;
@@ -90,6 +91,7 @@ int ids(const std::string& path, std::uint64_t from, std::uint64_t count) {
   for (std::uint64_t at = from; at < end; at += some.size()) {
     some.resize(std::min(kAtOnce, end - at));
     file.read(at, some);
+    for (std::int32_t& id : some) id = std::int32_t(tokenizer->whole_id(std::uint32_t(id)));
     text.clear();
     fmt::format_to(std::back_inserter(text), "{}{}", at == from ? "" : " ", fmt::join(some, " "));
     write_out({text.data(), text.size()});

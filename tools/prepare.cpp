@@ -103,7 +103,7 @@ int run(const data::PrepareOptions& options, bool quiet) {
 
 struct Flags {  // what needs a second look once all are known
   data::PrepareOptions options;
-  std::string output, kind = "bbpe", rule = "hash";
+  std::string output, kind = "bbpe", rule = "hash", compat;
   std::int64_t vocab_size = 16384, seed = 1, limit = kMost, threads = tools::default_threads();
   bool cased = false, quiet = false;
 };
@@ -144,6 +144,8 @@ tools::Body set_up(CLI::App& app, Flags& f) {
                     "validation: documents by a hash of their titles, or the end");
   tools::add_integer(app, "--seed", f.seed, 0, kMost, "seed of --split hash");
   app.add_flag("--cased", f.cased, "WordPiece: keep capitals and accents");
+  tools::add_choice(app, "--compat", f.compat, {"hf"}, "WordPiece: the rules of Hugging Face's tokenizers");
+  app.add_flag("--live-vocab", o.live_vocab, "WordPiece: number only the tokens that can occur");
   app.add_option("--text-field", o.text_field, "JSON: the field with the text")->type_name("NAME");
   app.add_option("--doc-sep", o.separator, "plain text: the line between documents, instead of a blank one")
       ->type_name("TEXT");
@@ -159,21 +161,24 @@ tools::Body set_up(CLI::App& app, Flags& f) {
     refuse_together(app, {"--tokenizer"}, "--vocab", "one vocabulary is enough");
     for (const char* vocabulary : {"--vocab", "--tokenizer"})
       refuse_together(app, {"--kind", "--vocab-size", "--coverage"}, vocabulary, "nothing is trained");
-    refuse_together(app, {"--cased"}, "--tokenizer", "the tokenizer file knows its case");
+    refuse_together(app, {"--cased", "--compat"}, "--tokenizer", "the tokenizer file knows its rules");
     refuse_together(app,
-                    {"--vocab", "--tokenizer", "--kind", "--vocab-size", "--coverage", "--cased", "--val",
-                     "--split", "--seed"},
+                    {"--vocab", "--tokenizer", "--kind", "--vocab-size", "--coverage", "--cased", "--compat",
+                     "--live-vocab", "--val", "--split", "--seed"},
                     "--text", "text is written, not tokens");
     refuse_together(app, {"--text-field", "--doc-sep"}, "--raw", "a raw stream has no documents");
     const bool trains = f.options.vocab.empty() && f.options.tokenizer.empty();
-    require(!trains || f.kind == "char" || app.count("--coverage") + app.count("--cased") == 0, Exit::usage,
-            "--coverage and --cased are for --kind char: byte-level BPE holds every byte; leave them out");
+    for (const char* flag : {"--coverage", "--cased", "--compat", "--live-vocab"})
+      require(!trains || f.kind == "char" || app.count(flag) == 0, Exit::usage,
+              "{}: not for the byte-level BPE that is trained, which holds every byte; leave it out, or say "
+              "--kind char",
+              flag);
     f.options.training.kind = f.kind == "char" ? data::VocabularyKind::character : data::VocabularyKind::bbpe;
     f.options.output = f.output;
     f.options.split.rule = f.rule == "tail" ? data::Split::Rule::tail : data::Split::Rule::hash;
     f.options.training.size = static_cast<std::uint32_t>(f.vocab_size);
     f.options.seed = static_cast<std::uint64_t>(f.seed);
-    f.options.lower = !f.cased;
+    f.options.rules = {.lower = !f.cased, .hugging_face = f.compat == "hf"};
     f.options.threads = static_cast<int>(f.threads);
     if (app.count("--limit-bytes") > 0) f.options.limit_bytes = static_cast<std::uint64_t>(f.limit);
     f.options.made_by = tools::made_by();

@@ -7,10 +7,12 @@
 #include <vector>
 
 #include "data/prepare.h"
+#include "data/token_file.h"
 #include "data/tokenizer.h"
 #include "data/tokenizer_json.h"
 #include "data/utf8.h"
 #include "data/wordpiece.h"
+#include "engine/checkpoint.h"
 #include "engine/durable_file.h"
 #include "tools/cli.h"
 #include "tools/console.h"
@@ -60,7 +62,7 @@ int train(const CLI::App& app, Train& f) {
   data::PrepareOptions& o = f.options;
   o.output = f.output;
   o.text = false;
-  o.lower = !f.cased;
+  o.rules.lower = !f.cased;
   o.threads = static_cast<int>(f.threads);
   o.training.kind = bbpe ? data::VocabularyKind::bbpe : data::VocabularyKind::character;
   o.training.size = static_cast<std::uint32_t>(f.vocab_size);
@@ -86,7 +88,7 @@ int train(const CLI::App& app, Train& f) {
 }
 
 struct Source {  // of a vocabulary, for encode and decode
-  std::string file, vocab;
+  std::string file, vocab, compat;
   bool cased = false;
 };
 
@@ -100,8 +102,18 @@ void add_source(CLI::App& app, Source& source) {
 std::unique_ptr<data::Tokenizer> load(const Source& source) {
   require(source.file.empty() != source.vocab.empty(), Exit::usage,
           "expected either -t FILE (a tokenizer file) or --vocab FILE (a vocab.txt)");
-  if (source.vocab.empty()) return data::load_tokenizer(source.file, !source.cased);
-  auto vocabulary = data::read_vocab_txt(source.vocab, !source.cased);
+  const data::BertRules rules{.lower = !source.cased, .hugging_face = source.compat == "hf"};
+  if (source.vocab.empty()) {
+    auto tokenizer = data::load_tokenizer(source.file, rules);
+    const auto* wordpiece = dynamic_cast<const data::WordPiece*>(&tokenizer->whole());
+    require(
+        rules == data::BertRules{} || (wordpiece != nullptr && wordpiece->rules() == rules), Exit::usage,
+        "--cased or --compat with -t {}: a tokenizer file knows its rules, and they are others; leave the "
+        "flags out, or give a vocab.txt",
+        source.file);
+    return tokenizer;
+  }
+  auto vocabulary = data::read_vocab_txt(source.vocab, rules);
   if (source.cased && !vocabulary->has_capitals())
     warn(fmt::format("--cased, but {} has no capital letters: each becomes [UNK]", source.vocab));
   return vocabulary;
@@ -115,6 +127,7 @@ void check_input_end() {
 
 int encode(const Source& source, bool json) {
   const auto tokenizer = load(source);
+  const data::Tokenizer& vocabulary = tokenizer->whole();
   std::string line;
   std::vector<std::uint32_t> ids;
   for (std::uint64_t number = 1; std::getline(std::cin, line); ++number) {
@@ -125,7 +138,7 @@ int encode(const Source& source, bool json) {
     }
     ids.clear();
     // Byte-level BPE takes any bytes.
-    tokenizer->encode(tokenizer->words() == data::WordRule::gpt2 ? line : data::repair_utf8(line), ids);
+    vocabulary.encode(vocabulary.words() == data::WordRule::gpt2 ? line : data::repair_utf8(line), ids);
     write_line(json ? fmt::format("[{}]", fmt::join(ids, ",")) : fmt::format("{}", fmt::join(ids, " ")));
   }
   check_input_end();
@@ -151,9 +164,10 @@ std::vector<std::uint32_t> parse_ids(std::string_view line, std::uint64_t number
 
 int decode(const Source& source) {
   const auto tokenizer = load(source);
+  const data::Tokenizer& vocabulary = tokenizer->whole();
   std::string line;
   for (std::uint64_t number = 1; std::getline(std::cin, line); ++number) {
-    write_line(tokenizer->decode(parse_ids(line, number, tokenizer->size())));
+    write_line(vocabulary.decode(parse_ids(line, number, vocabulary.size())));
   }
   check_input_end();
   return 0;
@@ -161,16 +175,32 @@ int decode(const Source& source) {
 
 int info(const std::string& file) {
   const auto tokenizer = data::load_tokenizer(file);
-  const std::uint32_t end = tokenizer->end_of_text();
-  write_line(fmt::format("kind {}", tokenizer->kind()));
-  if (const auto* wordpiece = dynamic_cast<const data::WordPiece*>(tokenizer.get())) {
-    write_line(fmt::format("lower {}", wordpiece->lower() ? "yes" : "no"));
+  const data::Tokenizer& vocabulary = tokenizer->whole();
+  const std::uint32_t end = vocabulary.end_of_text();
+  write_line(fmt::format("kind {}", vocabulary.kind()));
+  if (const auto* wordpiece = dynamic_cast<const data::WordPiece*>(&vocabulary)) {
+    write_line(fmt::format("lower {}", wordpiece->rules().lower ? "yes" : "no"));
+    if (wordpiece->rules().hugging_face) write_line("compat hf");
   }
-  write_line(fmt::format("vocab_size {}", tokenizer->size()));
+  write_line(fmt::format("vocab_size {}", vocabulary.size()));
+  if (&vocabulary != tokenizer.get()) write_line(fmt::format("live {}", tokenizer->size()));
   write_line(end == data::kNoToken ? "end_of_text none"
-                                   : fmt::format("end_of_text {} {}", end, tokenizer->piece(end)));
-  write_line(fmt::format("sha256 {}", tokenizer->vocab_sha256()));
+                                   : fmt::format("end_of_text {} {}", end, vocabulary.piece(end)));
+  write_line(fmt::format("sha256 {}", vocabulary.vocab_sha256()));
   return 0;
+}
+
+// The vocabulary in a token file or a checkpoint, or what load_tokenizer() reads.
+std::unique_ptr<data::Tokenizer> tokenizer_in(const std::string& file) {
+  if (engine::begins_as_container(file)) {
+    const engine::ContainerReader container(file, Exit::checkpoint);
+    const auto format = container.metadata().find("format");
+    const bool known = format != container.metadata().end();
+    if (known && format->second.starts_with("nsa-tokens/")) return data::TokenFile(file).tokenizer();
+    if (known && format->second.starts_with("nsa-checkpoint/"))
+      return data::deserialize_tokenizer(engine::Checkpoint(file).tokenizer(), file);
+  }
+  return data::load_tokenizer(file);
 }
 
 std::string vocab_txt(const data::Tokenizer& tokenizer) {
@@ -180,19 +210,20 @@ std::string vocab_txt(const data::Tokenizer& tokenizer) {
 }
 
 int export_vocabulary(const std::string& file, const std::string& output) {
-  const auto tokenizer = data::load_tokenizer(file);
+  const auto tokenizer = tokenizer_in(file);
+  const data::Tokenizer& vocabulary = tokenizer->whole();
   data::check_output(output, {file});
   const bool json = output.ends_with(".json");
-  const std::string text = json ? data::tokenizer_json(*tokenizer) : vocab_txt(*tokenizer);
+  const std::string text = json ? data::tokenizer_json(vocabulary) : vocab_txt(vocabulary);
   engine::DurableFile out(output);
   out.write(std::as_bytes(std::span(text)));
   out.commit();
-  const auto* wordpiece = dynamic_cast<const data::WordPiece*>(tokenizer.get());
+  const auto* wordpiece = dynamic_cast<const data::WordPiece*>(&vocabulary);
   if (!json && wordpiece == nullptr)
     warn(
         "a vocab.txt lists the tokens of byte-level BPE but not what they are; programs need a "
         "tokenizer.json");
-  if (!json && wordpiece != nullptr && !wordpiece->lower())
+  if (!json && wordpiece != nullptr && !wordpiece->rules().lower)
     warn("a vocab.txt does not say that it is cased; read it with --cased");
   return 0;
 }
@@ -214,6 +245,8 @@ int main(int argc, char** argv) {
 
         CLI::App* encode_app = app.add_subcommand("encode", "turns lines of standard input into ids");
         add_source(*encode_app, encoding);
+        tools::add_choice(*encode_app, "--compat", encoding.compat, {"hf"},
+                          "vocab.txt: the rules of Hugging Face's tokenizers");
         encode_app->add_flag("--json", json, "a JSON string a line in, a JSON array of ids a line out");
 
         CLI::App* decode_app = app.add_subcommand("decode", "turns lines of ids into text");
@@ -225,7 +258,8 @@ int main(int argc, char** argv) {
             ->type_name("");
 
         CLI::App* export_app = app.add_subcommand("export", "writes a tokenizer.json or a vocab.txt");
-        tools::refuse_empty(export_app->add_option("FILE", export_file, "a tokenizer file"))
+        tools::refuse_empty(export_app->add_option("FILE", export_file,
+                                                   "a tokenizer file, token file, checkpoint or vocab.txt"))
             ->required()
             ->type_name("");
         tools::refuse_empty(

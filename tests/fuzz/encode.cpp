@@ -1,6 +1,7 @@
 #include <optional>
 
 #include "data/char_vocab.h"
+#include "data/live_vocabulary.h"
 #include "data/t2s.h"
 #include "data/text_cut.h"
 #include "data/utf8.h"
@@ -17,13 +18,15 @@ struct Tools {
     }
     constexpr std::string_view kText = "那條河流過山下的村子, 雨後的路很長。 Σίσυφος [SEP] ÀÉ 1990";
     for (const bool lower : {false, true}) {
-      data::CharCounter counter(lower);
+      data::CharCounter counter({.lower = lower});
       counter.add(kText);
       vocabularies.push_back(counter.finish(400, 1.0));
+      live.push_back(data::keep_live(counter.finish(400, 1.0), "a text"));
     }
   }
   std::optional<data::Converter> converter;
   std::vector<std::unique_ptr<data::WordPiece>> vocabularies;  // [cased, lower]
+  std::vector<std::unique_ptr<data::Tokenizer>> live;          // of the same
 };
 
 std::string converted(const data::Converter* converter, std::string_view bytes) {
@@ -62,6 +65,11 @@ bool encode(Bytes bytes) {
   hold(counts.tokens == ids.size(), "tokens are counted");
   for (const std::uint32_t id : ids) hold(id < vocabulary.size(), "ids in the vocabulary");
   hold(data::is_well_formed(vocabulary.decode(ids)), "decoded text is well-formed");
+  const data::Tokenizer& live = *tools.live[chosen.choice % 2];
+  std::vector<std::uint32_t> live_ids;
+  live.encode(simplified, live_ids);
+  for (std::uint32_t& id : live_ids) id = live.whole_id(id);
+  hold(live_ids == ids, "no live token is missing");
 
   // A part of the text is cut as a stream would, before the rest of it is in sight.
   const std::string_view seen = text.substr(0, text.size() - text.size() * (chosen.choice / 2) / 256);

@@ -10,7 +10,9 @@ bool vocabulary(Bytes bytes) {
   const std::string_view all = text_of(chosen.rest);
   const std::size_t end = std::min(all.find('\0'), all.size());
   return taken([&] {
-    const auto tokenizer = data::parse_vocab_txt(all.substr(0, end), chosen.choice % 2 == 1, "FILE");
+    const auto tokenizer = data::parse_vocab_txt(
+        all.substr(0, end), {.lower = chosen.choice % 2 == 1, .hugging_face = chosen.choice / 2 % 2 == 1},
+        "FILE");
     for (std::uint32_t id = 0; id < tokenizer->size(); ++id)
       hold(tokenizer->piece(id).find('\n') == std::string_view::npos, "tokens without line ends");
     const std::string text = data::repair_utf8(all.substr(std::min(end + 1, all.size())));
