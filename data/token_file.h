@@ -64,6 +64,8 @@ class TokenFileWriter {
   void add(std::span<const std::uint32_t> ids, std::uint64_t text_bytes);
   // Ends the present document: adds end-of-text and remembers its SplitHash. Not for raw streams.
   void end_document(std::uint64_t hash);
+  // The same for a document that came with its end-of-text, or has none: adds nothing.
+  void end_document_as_it_is(std::uint64_t hash);
   // Forgets what add() received since the last end_document().
   void abandon_document();
 

@@ -95,6 +95,10 @@ void TokenFileWriter::add(std::span<const std::uint32_t> ids, std::uint64_t text
 void TokenFileWriter::end_document(std::uint64_t hash) {
   const std::uint32_t end = tokenizer_.end_of_text();
   add({&end, 1}, 0);
+  end_document_as_it_is(hash);
+}
+
+void TokenFileWriter::end_document_as_it_is(std::uint64_t hash) {
   piece_.hash = hash;
   record();
 }

@@ -9,6 +9,25 @@
 #include "engine/error.h"
 
 namespace data {
+namespace {
+
+using engine::Exit;
+
+// A checkpoint has no SHA-256 of its vocabulary in the metadata.
+std::unique_ptr<Tokenizer> tokenizer_in(const engine::ContainerReader& file) {
+  const auto payload = file.at("tokenizer", engine::FileType::u8).bytes;
+  auto tokenizer =
+      deserialize_tokenizer({reinterpret_cast<const char*>(payload.data()), payload.size()}, file.path());
+  engine::require(
+      file.meta("format").starts_with("nsa-checkpoint/") ||
+          tokenizer->vocab_sha256() == file.meta("vocab_sha256"),
+      Exit::checkpoint,
+      "{}: the vocabulary does not have the SHA-256 that the header gives; the file is damaged, make it anew",
+      file.path());
+  return tokenizer;
+}
+
+}  // namespace
 
 std::unique_ptr<Tokenizer> deserialize_tokenizer(std::string_view payload, const std::string& where) {
   if (payload.starts_with("bbpe")) return parse_byte_bpe(payload, where);
@@ -31,15 +50,16 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path, Ber
   if (!engine::begins_as_container(path)) return read_vocab_txt(path, rules);
   const engine::ContainerReader file(path, engine::Exit::checkpoint);
   file.require_format("nsa-tokenizer");
-  const auto payload = file.at("tokenizer", engine::FileType::u8).bytes;
-  auto tokenizer =
-      deserialize_tokenizer({reinterpret_cast<const char*>(payload.data()), payload.size()}, file.path());
-  engine::require(
-      tokenizer->vocab_sha256() == file.meta("vocab_sha256"), engine::Exit::checkpoint,
-      "{}: the vocabulary does not have the SHA-256 that the header gives; the file is damaged, make it "
-      "anew with `tokenizer train`",
-      file.path());
-  return tokenizer;
+  return tokenizer_in(file);
+}
+
+std::unique_ptr<Tokenizer> load_vocabulary(const std::filesystem::path& path, BertRules rules) {
+  if (!engine::begins_as_container(path)) return read_vocab_txt(path, rules);
+  const engine::ContainerReader file(path, Exit::checkpoint);
+  const std::string& format = file.meta("format");
+  const bool holds_one = format.starts_with("nsa-tokens/") || format.starts_with("nsa-checkpoint/");
+  file.require_format(holds_one ? format.substr(0, format.find('/')) : "nsa-tokenizer");
+  return tokenizer_in(file);
 }
 
 std::string StreamDecoder::push(std::uint32_t id) {

@@ -64,6 +64,8 @@ void save_tokenizer(const Tokenizer&, const std::filesystem::path&);
 // Reads a tokenizer file, or a vocab.txt (told apart by content; the rules are for the latter, a tokenizer
 // file knows its own). Throws Error(checkpoint) naming the file.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path&, BertRules = {});
+// The same, also out of a token file or checkpoint, which hold the vocabulary that they were made with.
+std::unique_ptr<Tokenizer> load_vocabulary(const std::filesystem::path&, BertRules = {});
 
 // Text of a growing sequence of ids, never more than is settled: an unfinished character or a word that a
 // "##" piece may continue is held back until the next id or finish(). What push() and finish() return,

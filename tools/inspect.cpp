@@ -1,5 +1,5 @@
-// inspect: what a token file, tokenizer file or checkpoint holds, and whether it is sound
-// (docs/reference.md).
+// inspect: what a token file, tokenizer file or checkpoint holds, and whether it is sound; token files from
+// and for other programs (docs/reference.md).
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -11,6 +11,7 @@
 #include "engine/container.h"
 #include "tools/cli.h"
 #include "tools/console.h"
+#include "tools/exchange.h"
 #include "tools/format.h"
 
 namespace {
@@ -123,14 +124,21 @@ tools::Body set_up(CLI::App& app, Flags& f) {
     tools::refuse_empty(command->add_option("FILE", f.file, "a token file, tokenizer file or checkpoint"))
         ->required()
         ->type_name("");
+  auto* import_command = app.add_subcommand("import", "makes a token file of another program's");
+  auto* export_command =
+      app.add_subcommand("export", "writes the tokens of a token file for another program");
+  const tools::Body import_file = tools::add_import(*import_command);
+  const tools::Body export_file = tools::add_export(*export_command);
 
   return [=, &app, &f] {
     require(!app.get_subcommands().empty(), Exit::usage,
-            "no command given, expected info, verify or ids; see --help");
-    const int code = info_command->parsed()     ? info(f.file, f.hash)
-                     : verify_command->parsed() ? verify(f.file)
-                                                : ids(f.file, static_cast<std::uint64_t>(f.from),
-                                                      static_cast<std::uint64_t>(f.count));
+            "no command given, expected info, verify, ids, import or export; see --help");
+    int code = 0;
+    if (info_command->parsed()) code = info(f.file, f.hash);
+    else if (verify_command->parsed()) code = verify(f.file);
+    else if (import_command->parsed()) code = import_file();
+    else if (export_command->parsed()) code = export_file();
+    else code = ids(f.file, static_cast<std::uint64_t>(f.from), static_cast<std::uint64_t>(f.count));
     tools::flush_out();
     return code;
   };
@@ -140,6 +148,7 @@ tools::Body set_up(CLI::App& app, Flags& f) {
 
 int main(int argc, char** argv) {
   Flags flags;
-  return tools::run_tool("inspect", "Shows and checks token files, tokenizer files and checkpoints.", argc,
+  return tools::run_tool("inspect",
+                         "Shows, checks and converts token files, tokenizer files and checkpoints.", argc,
                          argv, [&](CLI::App& app) { return set_up(app, flags); });
 }

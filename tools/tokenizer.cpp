@@ -7,12 +7,10 @@
 #include <vector>
 
 #include "data/prepare.h"
-#include "data/token_file.h"
 #include "data/tokenizer.h"
 #include "data/tokenizer_json.h"
 #include "data/utf8.h"
 #include "data/wordpiece.h"
-#include "engine/checkpoint.h"
 #include "engine/durable_file.h"
 #include "tools/cli.h"
 #include "tools/console.h"
@@ -190,19 +188,6 @@ int info(const std::string& file) {
   return 0;
 }
 
-// The vocabulary in a token file or a checkpoint, or what load_tokenizer() reads.
-std::unique_ptr<data::Tokenizer> tokenizer_in(const std::string& file) {
-  if (engine::begins_as_container(file)) {
-    const engine::ContainerReader container(file, Exit::checkpoint);
-    const auto format = container.metadata().find("format");
-    const bool known = format != container.metadata().end();
-    if (known && format->second.starts_with("nsa-tokens/")) return data::TokenFile(file).tokenizer();
-    if (known && format->second.starts_with("nsa-checkpoint/"))
-      return data::deserialize_tokenizer(engine::Checkpoint(file).tokenizer(), file);
-  }
-  return data::load_tokenizer(file);
-}
-
 std::string vocab_txt(const data::Tokenizer& tokenizer) {
   std::string text;
   for (std::uint32_t id = 0; id < tokenizer.size(); ++id) (text += tokenizer.piece(id)) += '\n';
@@ -210,7 +195,7 @@ std::string vocab_txt(const data::Tokenizer& tokenizer) {
 }
 
 int export_vocabulary(const std::string& file, const std::string& output) {
-  const auto tokenizer = tokenizer_in(file);
+  const auto tokenizer = data::load_vocabulary(file);
   const data::Tokenizer& vocabulary = tokenizer->whole();
   data::check_output(output, {file});
   const bool json = output.ends_with(".json");
