@@ -14,7 +14,6 @@ void TextBlock::clear() {
   ids.clear();
   unknown_words.clear();
   input_bytes = replaced = empty_pages = 0;
-  counts = {};
 }
 
 PartStream::PartStream(Options options, std::function<void(TextBlock&)> push)

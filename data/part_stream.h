@@ -31,6 +31,7 @@ struct Part {
   bool verbatim = false;                    // and begins between two of them
   // Filled in by a worker:
   std::size_t converted_end = 0, ids_end = 0;
+  EncodeCounts counts = {};
 };
 
 struct TextBlock {
@@ -42,7 +43,6 @@ struct TextBlock {
   std::vector<std::uint32_t> ids;
   std::uint64_t replaced = 0;
   std::uint64_t empty_pages = 0;
-  EncodeCounts counts;
   std::vector<std::string> unknown_words;
 
   void clear();  // keeps the memory

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <stdexcept>
+#include <string_view>
 #include <unordered_map>
 
 #include "data/block_converter.h"
@@ -10,6 +12,7 @@
 #include "data/input.h"
 #include "data/live_vocabulary.h"
 #include "data/part_stream.h"
+#include "data/seen_documents.h"
 #include "data/t2s.h"
 #include "data/text_output.h"
 #include "data/unicode_tables.h"
@@ -27,6 +30,17 @@ using engine::require;
 
 constexpr int kMostWorkers = 16;               // unpacking is slower than so many
 constexpr std::size_t kMostUnknown = 1 << 16;  // different words that are counted
+
+std::string_view name_of(InputFormat format) {
+  switch (format) {
+    case InputFormat::plain_text: return "plain text";
+    case InputFormat::abstract_xml: return "abstract dump";
+    case InputFormat::pages_xml: return "pages-articles dump";
+    case InputFormat::wikiextractor: return "wikiextractor";
+    case InputFormat::json: return "JSON";
+  }
+  throw std::logic_error("prepare: an input without a format");
+}
 
 std::string listed(const std::map<std::string, std::uint64_t>& counts) {
   std::string text;
@@ -121,6 +135,7 @@ class Preparation {
                                      }};
     std::uint64_t bytes = 0;
     bool limited = false;
+    sources_.clear();
     if (options_.raw) parts.begin();
     for (const std::string& file : files_) {
       limited = bytes == options_.limit_bytes;
@@ -130,6 +145,9 @@ class Preparation {
       if (options_.raw) read_raw(input, bytes, parts);
       else read_documents(input, {options_.text_field, options_.separator, variant_of(options_.t2s)}, parts);
       bytes += input.bytes_read();
+      Source& source = sources_[options_.raw ? "raw" : name_of(input.format())];
+      ++source.inputs;
+      source.bytes += input.bytes_read();
       parts.set_input_bytes(bytes);
       limited = input.limited();
     }
@@ -147,6 +165,7 @@ class Preparation {
 
   void write_text() {
     TextOutput out(options_.output, [this] { poll(); });
+    tell_duplicates();
     run_blocks(
         WordRule::bert, [](TextBlock&, int) {},
         [&](TextBlock& block) {
@@ -168,6 +187,7 @@ class Preparation {
       report_.tokenizer += fmt::format(", {} of them live", tokenizer->size());
     }
     TokenFileWriter out(options_.output, *tokenizer, options_.raw, options_.split, [this] { poll(); });
+    tell_duplicates();
     run_blocks(
         tokenizer->words(), [&](TextBlock& block, int) { encode(*tokenizer, options_.seed, block); },
         [&](TextBlock& block) {
@@ -192,7 +212,7 @@ class Preparation {
     std::size_t begin = 0, text_begin = 0;
     for (Part& part : block.parts) {
       tokenizer.encode(std::string_view(block.converted).substr(begin, part.converted_end - begin), block.ids,
-                       &block.counts, &block.unknown_words);
+                       &part.counts, &block.unknown_words);
       begin = part.converted_end;
       part.ids_end = block.ids.size();
       if (part.hash_of_text) {
@@ -204,29 +224,51 @@ class Preparation {
     }
   }
 
-  template <class Use> void for_each_part(const TextBlock& block, const Use& use) {
-    std::size_t text = 0, id = 0;
-    for (const Part& part : block.parts) {
-      use(part, std::string_view(block.converted).substr(text, part.converted_end - text),
+  void tell_duplicates() {  // from now on; a raw stream has no documents to compare
+    if (!options_.raw) seen_.emplace();
+  }
+
+  // Abandons a document whose text came before.
+  void compare(Part& part, std::string_view text) {
+    seen_->add(text);
+    if (part.then == PartEnd::abandoned) seen_->abandon_document();
+    if (part.then != PartEnd::whole || !seen_->end_document()) return;
+    ++report_.skipped["duplicate"];
+    if (!options_.keep_duplicates) part.then = PartEnd::abandoned;
+  }
+
+  template <class Use> void for_each_part(TextBlock& block, const Use& use) {
+    std::size_t begin = 0, id = 0;
+    for (Part& part : block.parts) {
+      const auto text = std::string_view(block.converted).substr(begin, part.converted_end - begin);
+      if (seen_) compare(part, text);
+      use(part, text,
           block.ids.empty() ? std::span<const std::uint32_t>()
                             : std::span(block.ids).subspan(id, part.ids_end - id));
-      text = part.converted_end;
+      begin = part.converted_end;
       id = part.ids_end;
-      report_.documents += part.then == PartEnd::whole;
+      count(part, text.size());
     }
     count(block);
     if (progress_) progress_(report_);
   }
 
+  void count(const Part& part, std::size_t text_bytes) {  // of documents that stay
+    present_.text_bytes += text_bytes;
+    present_.counts += part.counts;
+    if (part.then == PartEnd::open && !options_.raw) return;
+    if (part.then != PartEnd::abandoned) {
+      report_.documents += part.then == PartEnd::whole;
+      report_.text_bytes += present_.text_bytes;
+      report_.counts += present_.counts;
+    }
+    present_ = {};
+  }
+
   void count(const TextBlock& block) {
     report_.input_bytes = block.input_bytes;
-    report_.text_bytes += block.converted.size();
     report_.replaced += block.replaced;
     if (block.empty_pages > 0) report_.skipped["empty"] += block.empty_pages;
-    report_.counts.tokens += block.counts.tokens;
-    report_.counts.unknown += block.counts.unknown;
-    report_.counts.dropped_characters += block.counts.dropped_characters;
-    report_.counts.special_words += block.counts.special_words;
     for (const std::string& word : block.unknown_words) {
       const auto known = unknown_.find(word);
       if (known != unknown_.end()) ++known->second;
@@ -237,11 +279,11 @@ class Preparation {
   void check_content() {
     if (options_.raw) report_.documents = report_.text_bytes > 0;
     require(report_.documents > 0, Exit::data, "{}: no documents{}{}; give an input that holds text{}",
-            source(), report_.skipped.empty() ? "" : ", skipped: ", listed(report_.skipped),
+            input_names(), report_.skipped.empty() ? "" : ", skipped: ", listed(report_.skipped),
             report_.skipped.contains("no text field") ? ", or name its field by --text-field" : "");
     constexpr std::uint64_t kSome = 1000;
     require(report_.replaced < kSome || report_.replaced * 10 < report_.input_bytes, Exit::data,
-            "{}: {} ill-formed places in {} bytes, expected UTF-8; convert it by iconv first", source(),
+            "{}: {} ill-formed places in {} bytes, expected UTF-8; convert it by iconv first", input_names(),
             report_.replaced, report_.input_bytes);
   }
 
@@ -295,7 +337,7 @@ class Preparation {
     words.resize(static_cast<std::size_t>(most));
   }
 
-  std::string source() const {  // the inputs' own names, without their folders
+  std::string input_names() const {  // without their folders
     constexpr std::size_t kEnough = 1000;
     std::string text;
     for (const std::string& input : options_.inputs) {
@@ -305,6 +347,15 @@ class Preparation {
       text += (text.empty() ? "" : ", ") + (input == "-" ? "standard input" : path.filename().string());
     }
     return repair_utf8(text);
+  }
+
+  // What was read, by content: the same for a file, for what is in it, and for a pipe that unpacks it.
+  std::string source() const {
+    std::string text;
+    for (const auto& [kind, source] : sources_)
+      text += fmt::format("{}{}, {}{} bytes", text.empty() ? "" : "; ", kind,
+                          source.inputs == 1 ? "" : fmt::format("{} inputs, ", source.inputs), source.bytes);
+    return text;
   }
 
   std::string counts_json() const {
@@ -326,6 +377,15 @@ class Preparation {
   std::optional<Converter> converter_;
   std::optional<SpoolFile> spool_;  // of standard input
   bool spooled_ = false;            // it has all that is read of it
+  struct Source {
+    std::uint64_t inputs = 0, bytes = 0;  // unpacked
+  };
+  std::map<std::string_view, Source> sources_;  // by kind, of the last reading
+  std::optional<SeenDocuments> seen_;
+  struct {
+    std::uint64_t text_bytes = 0;
+    EncodeCounts counts;
+  } present_;  // the present document so far
   std::unordered_map<std::string, std::uint64_t> unknown_;
   PrepareReport report_;
 };

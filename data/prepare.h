@@ -1,6 +1,6 @@
 // The pipeline of `prepare`: inputs -> documents -> repair, conversion and ids on several threads -> a token
-// file, or text. The output depends on neither the number of threads nor the sizes of buffers; memory not on
-// the input.
+// file, or text. Of equal documents the first stays. The output depends on neither the number of threads nor
+// the sizes of buffers, nor on names; memory on the number of documents only.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -29,6 +29,7 @@ struct PrepareOptions {
   Split split;
   std::uint64_t seed = 1;
   bool raw = false, text = false;
+  bool keep_duplicates = false;  // only count documents whose text came before, do not drop them
   std::string text_field, separator;
   std::uint64_t limit_bytes = ~std::uint64_t{0};
   int threads = 1;
@@ -39,10 +40,10 @@ struct PrepareOptions {
 
 struct PrepareReport {
   std::uint64_t documents = 0, cut_documents = 0, input_bytes = 0, text_bytes = 0;
-  std::uint64_t replaced = 0;  // ill-formed parts of UTF-8 that became U+FFFD
-  EncodeCounts counts;
-  std::map<std::string, std::uint64_t> skipped;                          // by reason
-  std::vector<std::string> warnings;                                     // lines
+  std::uint64_t replaced = 0;                    // ill-formed parts of UTF-8 that became U+FFFD
+  EncodeCounts counts;                           // as `documents` and `text_bytes`, of what stays
+  std::map<std::string, std::uint64_t> skipped;  // by reason
+  std::vector<std::string> warnings;             // lines
   std::vector<std::pair<std::string, std::uint64_t>> commonest_unknown;  // at most ten
   TokenFileSummary summary;
   std::string tokenizer;        // what it was made of or read from, for people

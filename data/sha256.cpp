@@ -13,7 +13,9 @@ void check(bool ok) { engine::require(ok, engine::Exit::failure, "libcrypto refu
 
 }  // namespace
 
-Sha256::Sha256() : context_(EVP_MD_CTX_new(), &EVP_MD_CTX_free) {
+Sha256::Sha256() : context_(EVP_MD_CTX_new(), &EVP_MD_CTX_free) { start(); }
+
+void Sha256::start() {
   check(context_ != nullptr && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
 }
 
@@ -21,12 +23,14 @@ void Sha256::update(std::span<const std::byte> bytes) {
   check(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1);
 }
 
-std::string Sha256::hex() {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  check(EVP_DigestFinal_ex(context_.get(), digest, &size) == 1);
-  return fmt::format("{:02x}", fmt::join(digest, digest + size, ""));
+std::array<unsigned char, 32> Sha256::finish() {
+  std::array<unsigned char, 32> digest;
+  check(EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr) == 1);
+  start();
+  return digest;
 }
+
+std::string Sha256::hex() { return fmt::format("{:02x}", fmt::join(finish(), "")); }
 
 std::string sha256_hex(std::string_view bytes) {
   Sha256 hash;

@@ -1,5 +1,6 @@
-// SHA-256 in hexadecimal (64 lower-case digits).
+// SHA-256, in bytes and in hexadecimal (64 lower-case digits).
 #pragma once
+#include <array>
 #include <memory>
 #include <span>
 #include <string>
@@ -14,9 +15,12 @@ class Sha256 {  // of bytes that arrive in pieces
   Sha256();
   void update(std::span<const std::byte> bytes);
   void update(std::string_view text) { update(std::as_bytes(std::span(text))); }
-  std::string hex();  // once, at the end
+  std::array<unsigned char, 32> finish();  // of what came since the last one, or since the beginning
+  std::string hex();                       // the same
 
  private:
+  void start();
+
   std::unique_ptr<evp_md_ctx_st, void (*)(evp_md_ctx_st*)> context_;
 };
 

@@ -21,6 +21,14 @@ struct EncodeCounts {
   std::uint64_t unknown = 0;             // words that became [UNK]
   std::uint64_t dropped_characters = 0;  // control, format, unassigned, U+FFFD
   std::uint64_t special_words = 0;  // blank-separated words that are exactly [UNK] [SEP] [PAD] [CLS] [MASK]
+
+  EncodeCounts& operator+=(const EncodeCounts& other) noexcept {
+    tokens += other.tokens;
+    unknown += other.unknown;
+    dropped_characters += other.dropped_characters;
+    special_words += other.special_words;
+    return *this;
+  }
 };
 
 // What no token reaches across: the words of BERT, or those of GPT-2's pattern (data/gpt2_words.h).

@@ -181,12 +181,7 @@ void WordPiece::encode(std::string_view text, std::vector<std::uint32_t>& ids, E
   Encoder encoder(*this, ids, unknown_words);
   split_words(actions_, text, encoder);
   encoder.flush();
-  if (counts != nullptr) {
-    counts->tokens += encoder.counts.tokens;
-    counts->unknown += encoder.counts.unknown;
-    counts->dropped_characters += encoder.counts.dropped_characters;
-    counts->special_words += encoder.counts.special_words;
-  }
+  if (counts != nullptr) *counts += encoder.counts;
 }
 
 std::string WordPiece::decode(std::span<const std::uint32_t> ids) const {

@@ -158,12 +158,13 @@ TEST_CASE("prepare: same file for any threads and buffers" *
           vocabulary == "char" ? data::VocabularyKind::character : data::VocabularyKind::bbpe;
       options.training.size = 5000;
       const auto report = data::prepare(with(options, setting));
-      CHECK(report.documents == 10'828);
+      CHECK(report.documents == 10'534);  // different ones, of 10,828
+      CHECK(report.skipped.at("duplicate") == 294);
       const std::string bytes = tests::read_file(dir / "x.bin");
       if (first.empty()) first = bytes;
       CHECK(bytes == first);
       const data::TokenFile file(dir / "x.bin");
-      CHECK(file.documents().size() == 10'829);
+      CHECK(file.documents().size() == 10'535);
       CHECK(file.validation_from() < file.size());
       CHECK(file.text_bytes_train() + file.text_bytes_validation() == report.text_bytes);
       file.verify();
@@ -288,8 +289,8 @@ TEST_CASE("prepare: limit, damaged UTF-8 and large documents") {
   CHECK(tests::read_file(dir / "out") == "\uFFFD");
 
   std::string big;
-  const std::string line(1023, 'a');
-  while (big.size() <= (std::size_t{70} << 20)) big += line + "\n";
+  const std::string line(1023 - 8, 'a');
+  for (int i = 10'000'000; big.size() <= (std::size_t{70} << 20); ++i) big += line + std::to_string(i) + "\n";
   tests::write_file(dir / "in", big);
   options.raw = false;
   options.limit_bytes = ~std::uint64_t{0};
@@ -298,7 +299,7 @@ TEST_CASE("prepare: limit, damaged UTF-8 and large documents") {
   CHECK(report.cut_documents == 2);
   const std::string out = tests::read_file(dir / "out");
   CHECK(out.find("\n\n") == (std::size_t{32} << 20) - 1);  // cut exactly behind a line, as late as possible
-  CHECK(static_cast<std::size_t>(std::ranges::count(out, 'a')) == big.size() / 1024 * 1023);
+  CHECK(static_cast<std::size_t>(std::ranges::count(out, 'a')) == big.size() / 1024 * (1023 - 8));
 }
 
 TEST_CASE("prepare: the parts of a document do not depend on how its text arrives") {

@@ -117,7 +117,8 @@ TEST_CASE("resume: other validation data are refused, the best loss would mean n
   const std::string text = "'" + (folder / "text").string() + "'", validation = "'" + (folder / "v").string();
   for (const char* number : {"1", "2"}) {
     std::string documents;
-    for (int i = 0; i < 40 * std::atoi(number); i++) documents += "丁七万丈三上下\n\n";
+    for (int i = 0; i < 40 * std::atoi(number); i++)
+      documents += std::string(std::size_t(i), '0') + "丁七万丈三上下\n\n";
     tests::write_file(folder / "text", documents);
     const Ran made =
         tests::run_command(tests::program("prepare") + " " + text +

@@ -334,6 +334,7 @@ class DataBench {
       data::PrepareOptions options;
       options.inputs = {folder_ / "corpus.gz"};
       options.tokenizer = folder_ / "tokenizer";
+      options.keep_duplicates = true;  // the text repeats itself
       options.output = folder_ / "tokens.bin";
       options.threads = static_cast<int>(threads);
       row(fmt::format("prepare of .gz, {} thread{}", threads, threads == 1 ? "" : "s"),

@@ -116,6 +116,7 @@ void packed_rows(const BenchPages& bench, const data::Interrupt& interrupt) {
     data::PrepareOptions options;
     options.inputs = {file};
     options.tokenizer = bench.tokenizer;
+    options.keep_duplicates = true;  // the text repeats itself
     options.output = bench.folder + "/tokens.bin";
     options.threads = static_cast<int>(threads);
     const double rate =

@@ -163,7 +163,8 @@ void declare(CLI::App& app, TrainFlags& f) {
   const auto file = [&app](const char* names, std::string& value, const char* about) {
     return refuse_empty(app.add_option(names, value, about))->type_name("FILE");
   };
-  file("-d,--data", f.data, "Token file made by ./prepare");
+  file("-d,--data", f.data, "Token files made by ./prepare, with or without weights")
+      ->type_name("FILE[:weight][,FILE...]");
   file("--val-data", f.validation_data, "Token file to validate on, instead of the data's own part");
   file("-o,--out", f.out, "Checkpoint to write");
   declare_model(app, f);

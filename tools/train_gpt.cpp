@@ -5,6 +5,7 @@
 #include "tools/checkpoint_files.h"
 #include "tools/cli.h"
 #include "tools/console.h"
+#include "tools/train_data.h"
 #include "tools/train_flags.h"
 #include "tools/train_run.h"
 
@@ -50,7 +51,9 @@ void check_outputs(const TrainFlags& flags) {
             flag, output);
   };
   const std::string log = flags.log.empty() ? tools::beside(flags.out, ".log.jsonl").string() : flags.log;
-  for (const std::string& input : {flags.data, flags.validation_data}) {
+  std::vector<std::string> inputs = {flags.validation_data};
+  for (const tools::DataSource& source : tools::parse_data(flags.data)) inputs.push_back(source.path);
+  for (const std::string& input : inputs) {
     check("-o", flags.out, input);
     check("--log", log, input);
   }
@@ -113,18 +116,18 @@ int train(TrainFlags flags, int argc, char** argv) {
   require(planning || resumed || flags.overwrite || !exists(flags.out), Exit::usage,
           "{}: exists; continue it with --resume, replace it with --overwrite, or name another with -o",
           flags.out);
-  auto file = std::make_unique<data::TokenFile>(flags.data);
-  const model::GptConfig config = tools::resolve(flags, file->vocab_size());
+  tools::TokenFiles files = tools::open_token_files(flags);
+  const model::GptConfig config = tools::resolve(flags, files.vocabulary().vocab_size());
   if (resumed) {
     const engine::Checkpoint& checkpoint = *resumed->checkpoint;
-    tools::require_same_vocabulary(checkpoint, *file);
+    tools::require_same_vocabulary(checkpoint, files.vocabulary());
     require(model::config_from_json(checkpoint.config(), checkpoint.path()) == config, Exit::checkpoint,
             "{}: holds another model than these flags and this data describe; leave the model flags out to "
             "resume it",
             flags.out);
     if (nothing_to_do(resumed->saved.state, flags)) return 0;
   }
-  tools::TrainRun run(flags, config, std::move(file), std::move(resumed));
+  tools::TrainRun run(flags, config, std::move(files), std::move(resumed));
   if (planning) return run.print_plan(), tools::flush_out(), 0;
   return run.run(interrupt);
 }

@@ -33,24 +33,6 @@ engine::AdamWConfig optimizer_config(const TrainFlags& f) {
           .clip = float(f.clip)};
 }
 
-data::Windows validation_windows(const TrainFlags& f, const data::TokenFile& data,
-                                 const data::TokenFile* other) {
-  const data::TokenFile& file = other ? *other : data;
-  const std::uint64_t first = other ? 0 : data.validation_from();
-  std::uint64_t last = file.size();
-  if (f.eval_tokens > 0) last = std::min(last, first + std::uint64_t(f.eval_tokens) + 1);
-  return {file, first, last, std::uint64_t(f.length)};
-}
-
-std::unique_ptr<data::TokenFile> open_validation(const TrainFlags& f, const data::TokenFile& data) {
-  if (f.validation_data.empty()) return nullptr;
-  auto file = std::make_unique<data::TokenFile>(f.validation_data);
-  require(file->vocab_sha256() == data.vocab_sha256(), Exit::checkpoint,
-          "{}: was made with another vocabulary than {}; prepare both with the same one", f.validation_data,
-          f.data);
-  return file;
-}
-
 // What the step computes in; the CPU's kernels know fp32 only, so there bf16 is a way to store.
 engine::DType compute_type(const std::string& dtype, engine::Device device) {
   const bool fast = engine::has_fast_bf16(device);
@@ -60,8 +42,6 @@ engine::DType compute_type(const std::string& dtype, engine::Device device) {
   return fast && dtype != "fp32" ? engine::DType::bf16 : engine::DType::f32;
 }
 
-std::string fingerprint_of(const data::TokenFile* file) { return file ? file->fingerprint() : std::string(); }
-
 }  // namespace
 
 void WindowBatch::clear() {
@@ -69,20 +49,11 @@ void WindowBatch::clear() {
   std::ranges::fill(targets_, -1);
 }
 
-void WindowBatch::read(const data::Windows& windows, std::uint64_t window, std::int64_t row) {
-  const std::size_t at = std::size_t(row) * windows.length();
-  windows.read(window, std::span(ids_).subspan(at, windows.length()),
-               std::span(targets_).subspan(at, windows.length()));
-}
-
-TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique_ptr<data::TokenFile> data,
+TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, TokenFiles files,
                    std::optional<Resumed> resumed)
     : flags_(std::move(flags)),
-      data_(std::move(data)),
-      validation_data_(open_validation(flags_, *data_)),
-      train_(*data_, 0, data_->validation_from(), std::uint64_t(flags_.length)),
-      validation_(validation_windows(flags_, *data_, validation_data_.get())),
-      tokenizer_(data_->tokenizer()),
+      data_(std::move(files), flags_),
+      tokenizer_(data_.vocabulary().tokenizer()),
       stream_(engine::parse_device(flags_.device)),
       store_(stream_.device(), compute_type(flags_.dtype, stream_.device())),
       gpt_(config, store_, flags_.recompute == "block" ? model::Recompute::block : model::Recompute::none),
@@ -92,9 +63,6 @@ TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique
                 .warmup = flags_.warmup,
                 .final_fraction = flags_.final_fraction},
       resumed_(std::move(resumed)) {
-  require(train_.whole() > 0, Exit::data,
-          "{}: its training part has {} tokens, one window needs {}; use a smaller -t or more text",
-          flags_.data, data_->validation_from(), flags_.length + 1);
   store_.seal(true);
   optimizer_.emplace(store_, optimizer_config(flags_));
   trainer_.emplace(
@@ -124,7 +92,7 @@ void TrainRun::begin() {
 
 void TrainRun::load_weights(const std::string& path) {
   const engine::Checkpoint start(path);
-  require_same_vocabulary(start, *data_);
+  require_same_vocabulary(start, data_.vocabulary());
   require(model::config_from_json(start.config(), path) == gpt_.config(), Exit::checkpoint,
           "{}: holds another model than these flags and this data describe; give the same model flags", path);
   start.load(store_, stream_);
@@ -135,15 +103,16 @@ void TrainRun::load(const Resumed& resumed) {
   const engine::Checkpoint& checkpoint = *checkpoint_at;
   checkpoint.load(store_, stream_);
   checkpoint.load(*optimizer_, store_, stream_);
-  require(saved.data_fingerprint == data_->fingerprint(), Exit::checkpoint,
-          "{}: was trained on other data than {} holds now; give that file with -d, or start anew with "
-          "--init-from",
+  require(saved.data_fingerprint == data_.fingerprint(), Exit::checkpoint,
+          "{}: was trained on other data than {} holds now, or with other weights; give the same with -d, or "
+          "start anew with --init-from",
           checkpoint.path(), flags_.data);
-  require(saved.validation_fingerprint == fingerprint_of(validation_data_.get()), Exit::checkpoint,
+  require(saved.validation_fingerprint == data_.validation_fingerprint(), Exit::checkpoint,
           "{}: was validated on other data than {} now; give the same --val-data, or start anew with "
           "--init-from",
-          checkpoint.path(), validation_data_ ? flags_.validation_data : flags_.data);
+          checkpoint.path(), flags_.validation_data.empty() ? flags_.data : flags_.validation_data);
   state_ = saved.state;
+  data_.training().seek(state_.next_sample);
   state_.evaluation_due = state_.evaluation_due && evaluates();
   saved_ = true;
 }
@@ -151,18 +120,17 @@ void TrainRun::load(const Resumed& resumed) {
 void TrainRun::print_opening() const {
   say("train_gpt {}, {} build\n", kVersion, engine::has_cuda ? "CUDA" : "CPU");
   say("device     {}; {}; seed {}\n", engine::device_name(stream_.device()), precision(), flags_.seed);
-  say("data       {}: {} tokens to train on, {} to validate on; vocabulary {}\n", flags_.data,
-      with_commas(std::int64_t(data_->validation_from())), with_commas(std::int64_t(validation_.targets())),
-      with_commas(gpt_.config().vocab));
+  const double windows = double(step_windows()) * double(flags_.steps);  // of the whole run
+  data_.print(windows);
   say("model      {} parameters, {} layers of {}, {} attention\n", with_commas(store_.trained_scalars()),
       gpt_.config().layers, gpt_.config().width,
       gpt_.config().attention == model::Attention::nsa ? "sparse" : "dense");
-  say("step       {} x {} sequences of {} tokens = {} tokens; {} windows an epoch\n", flags_.accumulation,
-      flags_.batch, flags_.length, with_commas(flags_.accumulation * flags_.batch * flags_.length),
-      with_commas(std::int64_t(train_.whole())));
+  say("step       {} x {} sequences of {} tokens = {} tokens; {} windows an epoch, {:.2f} epochs in all\n",
+      flags_.accumulation, flags_.batch, flags_.length, with_commas(step_windows() * flags_.length),
+      with_commas(std::int64_t(data_.training().whole())), windows / double(data_.training().whole()));
   print_memory();
   if (state_.step > 0) say("resumed    {} after step {}\n", flags_.out, state_.step);
-  if (validation_.targets() == 0) say("validation off: the data has no validation part\n");
+  if (data_.validation_targets() == 0) say("validation off: the data has no validation part\n");
 }
 
 std::string TrainRun::precision() const {
@@ -192,8 +160,8 @@ void TrainRun::print_memory() const {
 
 void TrainRun::submit_step() {
   for (WindowBatch& batch : batches_)
-    for (std::int64_t row = 0; row < flags_.batch; row++)
-      batch.read(train_, train_.shuffled(state_.next_sample++, std::uint64_t(flags_.seed)), row);
+    for (std::int64_t row = 0; row < flags_.batch; row++, state_.next_sample++)
+      data_.training().read_next(batch.ids(row), batch.targets(row));
   state_.step++;
   if (state_.step == flags_.profile_from) trainer_->measure(&profile_.emplace());
   trainer_->submit(micro_batches_, state_.step, schedule_.rate(state_.step));
@@ -212,7 +180,7 @@ void TrainRun::finish_step() {
               .steps = flags_.steps,
               .tokens = state_.tokens,
               .epoch = epoch_at(step),
-              .step_tokens = flags_.accumulation * flags_.batch * flags_.length,
+              .step_tokens = step_windows() * flags_.length,
               .loss = loss,
               .grad_norm = result.grad_norm,
               .learning_rate = schedule_.rate(step),
@@ -249,29 +217,23 @@ void TrainRun::print_profile() {
 
 void TrainRun::evaluate(const data::Interrupt& interrupt) {
   model::LossSum total;
-  const std::uint64_t windows = validation_.all();
+  const std::uint64_t windows = data_.validation_windows();
   for (std::uint64_t w = 0; w < windows; w += std::uint64_t(flags_.batch)) {
     interrupt.check();
     WindowBatch& batch = batches_.front();
     batch.clear();
     for (std::int64_t row = 0; row < flags_.batch && w + std::uint64_t(row) < windows; row++)
-      batch.read(validation_, w + std::uint64_t(row), row);
+      data_.read_validation(w + std::uint64_t(row), batch.ids(row), batch.targets(row));
     const model::LossSum part = trainer_->evaluate(batch.view());
     total.sum += part.sum;
     total.targets += part.targets;
   }
-  const data::TokenFile& file = validation_data_ ? *validation_data_ : *data_;
-  const std::uint64_t part_tokens = validation_data_ ? file.size() : file.size() - file.validation_from();
-  const std::uint64_t part_bytes = validation_data_ ? file.text_bytes_train() + file.text_bytes_validation()
-                                                    : file.text_bytes_validation();
-  const double bytes =
-      double(part_bytes) * double(total.targets) / double(std::max<std::uint64_t>(part_tokens, 1));
   const double loss = total.mean();
   log_->validation({.step = state_.step,
                     .tokens = state_.tokens,
                     .epoch = epoch_at(state_.step),
                     .loss = loss,
-                    .bits_per_byte = total.sum / std::numbers::ln2 / bytes});
+                    .bits_per_byte = total.sum / std::numbers::ln2 / data_.validation_bytes()});
   state_.last_validation = loss;
   state_.evaluation_due = saved_ = false;
   if (!std::isfinite(loss) || (state_.best_validation != 0 && loss >= state_.best_validation)) return;
@@ -284,9 +246,9 @@ engine::CheckpointParts TrainRun::parts(bool with_optimizer) const {
           .optimizer = with_optimizer ? &*optimizer_ : nullptr,
           .weights = flags_.dtype == "bf16" ? engine::DType::bf16 : store_.dtype(),
           .config = model::to_json(gpt_.config()),
-          .state = to_json(SavedState{state_, flags_, data_->fingerprint(),
-                                      fingerprint_of(validation_data_.get()), data_->vocab_sha256()}),
-          .tokenizer = data_->tokenizer_payload(),
+          .state = to_json(SavedState{state_, flags_, data_.fingerprint(), data_.validation_fingerprint(),
+                                      data_.vocabulary().vocab_sha256()}),
+          .tokenizer = data_.vocabulary().tokenizer_payload(),
           .made_by = made_by()};
 }
 

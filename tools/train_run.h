@@ -2,14 +2,14 @@
 #pragma once
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "data/interrupt.h"
-#include "data/token_file.h"
-#include "data/windows.h"
 #include "engine/checkpoint.h"
 #include "engine/schedule.h"
 #include "model/trainer.h"
+#include "tools/train_data.h"
 #include "tools/train_flags.h"
 #include "tools/train_log.h"
 #include "tools/train_state.h"
@@ -25,12 +25,18 @@ struct Resumed {  // a checkpoint to continue from, and what its state says
 class WindowBatch {
  public:
   WindowBatch(std::int64_t rows, std::int64_t length)
-      : ids_(std::size_t(rows * length), 0), targets_(std::size_t(rows * length), -1) {}
-  void clear();  // no row counts
-  void read(const data::Windows&, std::uint64_t window, std::int64_t row);
+      : length_(std::size_t(length)), ids_(std::size_t(rows * length), 0), targets_(ids_.size(), -1) {}
+  void clear();                                                                // no row counts
+  std::span<std::int32_t> ids(std::int64_t row) { return row_of(ids_, row); }  // to be filled in
+  std::span<std::int32_t> targets(std::int64_t row) { return row_of(targets_, row); }
   model::MicroBatch view() const { return {ids_, targets_}; }  // of this object's memory
 
  private:
+  std::span<std::int32_t> row_of(std::vector<std::int32_t>& all, std::int64_t row) const {
+    return std::span(all).subspan(std::size_t(row) * length_, length_);
+  }
+
+  std::size_t length_;
   std::vector<std::int32_t> ids_, targets_;
 };
 
@@ -38,7 +44,7 @@ class TrainRun {
  public:
   // Plans everything and touches no memory yet. `flags` are complete (see resolve()); without
   // `resumed` it is a new run.
-  TrainRun(TrainFlags flags, const model::GptConfig& config, std::unique_ptr<data::TokenFile> data,
+  TrainRun(TrainFlags flags, const model::GptConfig& config, TokenFiles files,
            std::optional<Resumed> resumed);
   // Prints what a run would be (--memory, --dry-run).
   void print_plan() const { print_opening(); }
@@ -62,17 +68,17 @@ class TrainRun {
   void sample();
   bool due(std::int64_t every) const noexcept { return every > 0 && state_.step % every == 0; }
   bool finished() const noexcept { return state_.step >= flags_.steps; }
-  bool evaluates() const noexcept { return flags_.eval_every > 0 && validation_.targets() > 0; }
-  // After step `step`, which may be one of those under way.
+  bool evaluates() const noexcept { return flags_.eval_every > 0 && data_.validation_targets() > 0; }
+  std::int64_t step_windows() const noexcept { return flags_.accumulation * flags_.batch; }
+  // After step `step`, which may be one of those under way: how often as many windows were read as there are.
   std::int64_t epoch_at(std::int64_t step) const noexcept {
-    const std::int64_t later = (state_.step - step) * flags_.accumulation * flags_.batch;
-    return std::int64_t((state_.next_sample - std::uint64_t(later)) / train_.whole());
+    const std::int64_t later = (state_.step - step) * step_windows();
+    return std::int64_t((state_.next_sample - std::uint64_t(later)) / data_.training().whole());
   }
   engine::CheckpointParts parts(bool with_optimizer) const;
 
   TrainFlags flags_;
-  std::unique_ptr<data::TokenFile> data_, validation_data_;
-  data::Windows train_, validation_;
+  TrainData data_;
   std::unique_ptr<data::Tokenizer> tokenizer_;
   engine::Stream stream_;
   engine::ParamStore store_;
