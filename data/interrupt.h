@@ -17,7 +17,8 @@ class Interrupt {
   ~Interrupt();
   Interrupt(const Interrupt&) = delete;
   Interrupt& operator=(const Interrupt&) = delete;
-  void check() const;  // throws Interrupted once a signal has come; any thread
+  void check() const;                            // throws Interrupted once a signal has come; any thread
+  void forget() const noexcept { signal_ = 0; }  // check() throws at the next signal only
 
  private:
   int file_ = -1;

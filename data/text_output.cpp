@@ -26,13 +26,15 @@ void fail_output() {
 }
 
 // A write() of more than PIPE_BUF to a pipe that has room for less would wait for its reader, deaf to
-// signals.
+// signals. No piece ends inside a character.
 void write_to_stdout(std::string_view text, const std::function<void()>& poll) {
   while (!text.empty()) {
     if (poll) poll();
     pollfd wanted{STDOUT_FILENO, POLLOUT, 0};
     if (::poll(&wanted, 1, 100) <= 0) continue;
-    const ssize_t n = ::write(STDOUT_FILENO, text.data(), std::min<std::size_t>(text.size(), PIPE_BUF));
+    std::size_t size = std::min<std::size_t>(text.size(), PIPE_BUF);
+    while (size > 1 && size < text.size() && (static_cast<unsigned char>(text[size]) & 0xC0) == 0x80) size--;
+    const ssize_t n = ::write(STDOUT_FILENO, text.data(), size);
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (n < 0) fail_output();
     text.remove_prefix(static_cast<std::size_t>(n));

@@ -2,12 +2,15 @@
 #include "tools/text_generation.h"
 
 #include <algorithm>
+#include <random>
 
 #include "data/byte_bpe.h"
+#include "data/percent.h"
 #include "data/utf8.h"
 #include "data/wordpiece.h"
 #include "engine/error.h"
 #include "tests/support.h"
+#include "tools/texts_in_order.h"
 
 namespace {
 
@@ -30,8 +33,8 @@ class TextModel {  // random weights: every token is about as likely
     store_.seal(false);
     store_.initialize(3, stream_);
   }
-  model::Generator generator(std::uint64_t seed, std::int32_t banned) {
-    return {gpt_, stream_, 1, 100, kSampler, seed, banned};
+  model::Generator generator(std::uint64_t seed, std::int32_t banned, std::int64_t samples = 1) {
+    return {gpt_, stream_, samples, 100, kSampler, seed, banned};
   }
 
  private:
@@ -68,15 +71,46 @@ struct Text {
   std::int64_t drawn = 0;
 };
 Text generate(TextModel& model, std::uint64_t seed, const Ids& prompt, std::int64_t count, bool ignore,
-              const data::Tokenizer& tokenizer = vocabulary()) {
+              const data::Tokenizer& tokenizer = vocabulary(), const tools::TextRules& rules = {}) {
   Text text;
+  int ends = 0;
   auto generator = model.generator(seed, ignore ? std::int32_t(tokenizer.end_of_text()) : -1);
-  text.drawn = tools::generate_text(generator, tokenizer, {.prompt = prompt, .tokens = count},
-                                    [&](std::string_view piece) {
-                                      text.pieces.emplace_back(piece);
-                                      text.joined += piece;
-                                    });
+  text.drawn = tools::generate_texts(generator, tokenizer,
+                                     {.prompt = {.tokens = prompt}, .tokens = count, .rules = rules},
+                                     [&](std::size_t i, std::string_view piece, bool last) {
+                                       CHECK(i == 0);
+                                       CHECK(ends == 0);
+                                       ends += last;
+                                       if (last && piece.empty()) return;
+                                       text.pieces.emplace_back(piece);
+                                       text.joined += piece;
+                                     });
+  CHECK(ends == 1);
   return text;
+}
+
+// What is shown of a text whose tokens are its bytes.
+const data::ByteBpe& byte_vocabulary() {
+  static const data::ByteBpe made({}, "bytes");
+  return made;
+}
+std::string shown(std::string_view prompt, std::string_view text, const tools::TextRules& rules) {
+  const tools::Prompt given = tools::make_prompt(byte_vocabulary(), prompt, rules);
+  tools::ShownText stream(byte_vocabulary(), given, rules);
+  std::string all = given.text;
+  std::vector<std::uint32_t> ids;
+  byte_vocabulary().encode(text, ids);
+  for (std::uint32_t id : ids) {
+    if (stream.ended()) break;
+    std::string piece;
+    stream.push(std::int32_t(id), piece);
+    CHECK(data::is_well_formed(piece));
+    all += piece;
+  }
+  std::string rest;
+  stream.finish(rest);
+  CHECK(data::is_well_formed(rest));
+  return all + rest;
 }
 
 }  // namespace
@@ -156,4 +190,116 @@ TEST_CASE("text: bytes that are no UTF-8 are shown as U+FFFD, whole characters a
     replaced |= text.joined.find("\uFFFD") != std::string::npos;
   }
   CHECK(replaced);
+}
+
+TEST_CASE("text: side by side, each is what it is alone, whenever the others end") {
+  TextModel model;
+  const tools::TextRules rules{.stops = {"北京", "b,"}};
+  const Ids prompt = tools::prompt_tokens(vocabulary(), "京是");
+  for (std::uint64_t seed : {1, 11, 21}) {
+    std::vector<std::string> joined(6);
+    std::vector<int> ends(6);
+    auto generator = model.generator(seed, -1, 6);
+    const std::int64_t drawn = tools::generate_texts(
+        generator, vocabulary(), {.prompt = {.tokens = prompt}, .tokens = 30, .texts = 6, .rules = rules},
+        [&](std::size_t i, std::string_view piece, bool last) { joined[i] += piece, ends[i] += last; });
+    std::int64_t alone = 0;
+    for (std::size_t i = 0; i < 6; i++) {
+      const Text text = generate(model, seed + i, prompt, 30, false, vocabulary(), rules);
+      CHECK(joined[i] == text.joined);
+      CHECK(ends[i] == 1);
+      alone += text.drawn;
+    }
+    CHECK(drawn == alone);
+  }
+}
+
+TEST_CASE("text: a stop text ends it as it would end the whole") {
+  TextModel model;
+  const Ids prompt = tools::prompt_tokens(vocabulary(), "是a");
+  int stopped = 0;
+  for (std::uint64_t seed = 1; seed <= 10; seed++) {
+    const Text whole = generate(model, seed, prompt, 40, true);
+    for (const char* stop : {"北", "京是", "b1", "a", " "}) {
+      const Text text = generate(model, seed, prompt, 40, true, vocabulary(), {.stops = {stop}});
+      CHECK(text.joined == whole.joined.substr(0, whole.joined.find(stop)));
+      if (whole.joined.find(stop) == whole.joined.npos) continue;
+      stopped++;
+      CHECK(text.drawn <= whole.drawn);
+    }
+  }
+  CHECK(stopped >= 20);
+}
+
+TEST_CASE("text: percent escapes and stop texts, through the prompt's end") {
+  CHECK(shown("", "%E6%95%B0%e5%ad%a6", {.decode_urls = true}) == "数学");
+  CHECK(shown("%E6%95", "%B0%E5%AD", {.decode_urls = true}) == "数%E5%AD");
+  CHECK(shown("100%", "的%", {.stops = {"%"}, .decode_urls = true}) == "100%的");
+  CHECK(shown("100%4", "", {.stops = {"%"}, .decode_urls = true}) == "100%4");
+  CHECK(shown("100%4", "1b", {.stops = {"b"}, .decode_urls = true}) == "100A");
+  CHECK(shown("数", "一数二", {.stops = {"数"}}) == "数一");
+  CHECK(shown("%E6", "%95%B0数", {.stops = {"学"}}) == "%E6%95%B0数");
+  std::mt19937 bits(2);
+  const auto below = [&bits](unsigned n) { return bits() % n; };
+  const auto random_text = [&](unsigned most, bool hostile) {
+    static const char* const kParts[] = {"%E6", "%95", "%B0", "%", "%4",  "1",    "数",
+                                         "a",   "%F0", "%9F", "%", "%zz", "\xe6", "\x95"};
+    std::string text;
+    for (unsigned i = below(most); i > 0; i--) text += kParts[below(hostile ? 14 : 12)];
+    return text;
+  };
+  int stopped = 0;
+  for (int round = 0; round < 3000; round++) {
+    const std::string prompt = random_text(5, false), text = random_text(12, true);
+    CAPTURE(prompt);
+    CAPTURE(text);
+    const std::string repaired = data::repair_utf8(text);
+    CHECK(shown(prompt, text, {}) == prompt + repaired);
+    const std::string whole = data::percent_decode(prompt + repaired);
+    tools::TextRules rules{.decode_urls = true};
+    CHECK(shown(prompt, text, rules) == whole);
+    rules.stops = {round % 2 == 0 ? "数" : "%"};
+    const tools::Prompt given = tools::make_prompt(byte_vocabulary(), prompt, rules);
+    std::size_t begin = given.text.size();  // of what is new
+    for (std::size_t i = 0; i < given.held.size() && begin < whole.size() && whole[begin] == given.held[i];
+         i++)
+      begin++;
+    const std::size_t stop = whole.find(rules.stops[0], begin);
+    CHECK(shown(prompt, text, rules) == whole.substr(0, stop));
+    stopped += stop != whole.npos;
+  }
+  CHECK(stopped > 300);
+}
+
+TEST_CASE("text: several are written in order, the first as it grows") {
+  std::mt19937 bits(3);
+  for (int round = 0; round < 200; round++) {
+    const bool streamed = round % 2 == 0;
+    std::vector<std::string> parts(5);
+    std::vector<bool> ended(5);
+    std::string written;
+    tools::TextsInOrder texts("p", streamed, [&](std::string_view text) { written += text; });
+    const auto expected = [&] {
+      std::string all;
+      for (std::size_t i = 0; i < parts.size(); i++) {
+        const bool begun = i == 0 || streamed;
+        if (!ended[i] && !streamed) return all;
+        if (begun || ended[i]) all += (i > 0 ? "---\np" : "p") + parts[i];
+        if (!ended[i]) return all;
+        all += "\n";
+      }
+      return all;
+    };
+    for (std::size_t i = 0; i < parts.size(); i++) texts.add(i, "", false);
+    while (std::ranges::count(ended, false) > 0) {
+      const std::size_t i = bits() % parts.size();
+      if (ended[i]) continue;
+      const std::string piece(bits() % 3, char('a' + i));
+      ended[i] = bits() % 4 == 0;
+      parts[i] += piece;
+      texts.add(i, piece, ended[i]);
+      CHECK(written == expected());
+      CHECK(texts.inside_line() == (streamed && std::ranges::count(ended, false) > 0));
+    }
+  }
 }

@@ -1,6 +1,7 @@
 #include "tools/console.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -42,6 +43,11 @@ void write_out(std::string_view text) {
 
 void flush_out() {
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) data::fail_output();
+}
+
+void end_line() {
+  pollfd ready{STDOUT_FILENO, POLLOUT, 0};
+  if (::poll(&ready, 1, 0) == 1) data::write_to_stdout("\n", {});
 }
 
 void complain(std::string_view program, std::string_view what) {

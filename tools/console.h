@@ -16,6 +16,8 @@ void guard_standard_streams();
 // Appends to stdout. Throws data::OutputClosed when the reader has gone, Error(io) otherwise.
 void write_out(std::string_view text);
 void flush_out();  // fails for whatever was written to stdout before, too
+// Ends the line of a text that a signal cut, unless that would wait for a reader.
+void end_line();
 // Shown at once; fails like both.
 template <class... A> void print(fmt::format_string<A...> format, A&&... a) {
   write_out(fmt::format(format, std::forward<A>(a)...));

@@ -1,12 +1,5 @@
 // sample: a checkpoint -> text (docs/reference.md).
-#include <poll.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <chrono>
-#include <filesystem>
-#include <fstream>
-#include <iostream>
 #include <random>
 
 #include "data/interrupt.h"
@@ -15,44 +8,36 @@
 #include "engine/checkpoint.h"
 #include "tools/cli.h"
 #include "tools/console.h"
+#include "tools/interactive.h"
+#include "tools/perplexity.h"
+#include "tools/precision.h"
+#include "tools/text_file.h"
 #include "tools/text_generation.h"
+#include "tools/texts_in_order.h"
 
 namespace {
 
 using engine::Exit;
-using engine::fail;
 using engine::require;
 
 struct Flags {
-  std::string checkpoint, prompt, prompt_file, device = "auto";
+  std::string checkpoint, prompt, prompt_file, scored_file, device = "auto", dtype = "auto";
   std::int64_t tokens = 256, samples = 1, seed = -1, threads = 0;
-  bool ignore_end_of_text = false, no_stream = false, quiet = false;
+  bool ignore_end_of_text = false, interactive = false, no_stream = false, quiet = false;
+  tools::TextRules rules;
   model::SamplerConfig sampler;
 };
 
 constexpr std::size_t kMostPrompt = 16 << 20;  // bytes
+// Texts that are drawn side by side, at most, and the tokens that they may have together.
+constexpr std::int64_t kSideBySide = 64, kTokensSideBySide = std::int64_t(1) << 18;
+constexpr std::int64_t kMostChecked = 1024;  // tokens of --ppl that are predicted by the cache, too
 
 std::string read_prompt(const Flags& f) {
   if (f.prompt_file.empty()) return data::repair_utf8(f.prompt);
-  std::ifstream file;
-  if (f.prompt_file != "-") {
-    std::error_code absent;
-    require(!std::filesystem::is_directory(f.prompt_file, absent), Exit::data,
-            "{}: is a folder; give a text file, or - for standard input", f.prompt_file);
-    file.open(f.prompt_file, std::ios::binary);
-    require(file.is_open(), Exit::data, "{}: cannot be opened: {}; give a text file, or - for standard input",
-            f.prompt_file, std::strerror(errno));
-  }
-  std::istream& in = f.prompt_file == "-" ? std::cin : file;
-  std::string text(kMostPrompt + 1, '\0');
-  in.read(text.data(), std::streamsize(text.size()));
-  text.resize(std::size_t(in.gcount()));
-  require(!in.bad(), Exit::data, "{}: cannot be read; give a text file, or - for standard input",
-          f.prompt_file);
-  require(text.size() <= kMostPrompt, Exit::data, "{}: over {} bytes, too long for a prompt; give its end",
-          f.prompt_file, kMostPrompt);
+  std::string text = tools::read_text(f.prompt_file, kMostPrompt, "too long for a prompt; give its end");
   if (text.ends_with('\n')) text.pop_back();
-  return data::repair_utf8(text);
+  return text;
 }
 
 std::uint64_t choose_seed(std::int64_t wanted) {
@@ -61,24 +46,89 @@ std::uint64_t choose_seed(std::int64_t wanted) {
   return std::uint64_t(random()) & 0x7fffffff;
 }
 
-// A prompt longer than the model's context keeps its end, so that what is asked for last is seen.
-std::vector<std::int32_t> shortened(std::vector<std::int32_t> prompt, std::int64_t context) {
+// A prompt that fills the model's context keeps its end, so that what is asked for last is seen: as much as
+// leaves room for what is to be drawn, but half of the context at least.
+void shorten(std::vector<std::int32_t>& prompt, std::int64_t context, std::int64_t tokens) {
   const auto size = std::int64_t(prompt.size());
-  if (size <= context) return prompt;
-  tools::note("sample: the prompt has {} tokens, the model was trained at {}: only its end is read\n", size,
-              context);
-  return {prompt.end() - context, prompt.end()};
+  if (size < context) return;
+  const std::int64_t kept =
+      std::max({context - (tokens < 0 ? context : tokens), context / 2, std::int64_t(1)});
+  if (kept >= size) return;
+  tools::note(
+      "sample: the prompt has {} tokens, the model was trained at {}: only its end is read, {} tokens\n",
+      size, context, kept);
+  prompt.erase(prompt.begin(), prompt.end() - kept);
 }
 
-// Ends the line of a text that a signal cut, unless that would wait for a reader.
-void end_line() {
-  pollfd ready{STDOUT_FILENO, POLLOUT, 0};
-  if (::poll(&ready, 1, 0) == 1) data::write_to_stdout("\n", {});
+struct Model {  // what a checkpoint holds, on a device
+  Model(const Flags& f, const engine::Checkpoint& checkpoint, const model::GptConfig& config)
+      : stream(engine::parse_device(f.device)),
+        store(stream.device(), tools::compute_type(f.dtype, stream.device())),
+        gpt(config, store) {
+    store.seal(false);
+    checkpoint.load(store, stream);
+  }
+  engine::Stream stream;
+  engine::ParamStore store;
+  model::Gpt gpt;
+};
+
+void score(const Flags& f, Model& m, const data::Tokenizer& tokenizer, const engine::Checkpoint& checkpoint,
+           const data::Interrupt& interrupt) {
+  const tools::ScoredText text = tools::open_scored(f.scored_file, tokenizer, checkpoint);
+  if (!f.quiet && !text.part.empty()) tools::note("sample: {}: {}\n", f.scored_file, text.part);
+  const tools::Perplexity found =
+      tools::measure(m.gpt, m.stream, text, kMostChecked, [&interrupt] { interrupt.check(); });
+  tools::print("{}\n", tools::to_line(found, text.bytes));
 }
 
-int generate(const Flags& f) {
+// The texts, in groups that are drawn side by side.
+void write_texts(const Flags& f, Model& m, const data::Tokenizer& tokenizer, tools::Prompt prompt,
+                 std::uint64_t seed, std::int32_t banned, const data::Interrupt& interrupt) {
+  const std::int64_t context = m.gpt.config().context, size = std::int64_t(prompt.tokens.size());
+  const std::int64_t wanted = f.tokens >= 0 ? f.tokens : std::max<std::int64_t>(context - size, 0);
+  if (size + wanted > context)
+    tools::note("sample: {} tokens pass the trained length of {}; what lies behind it may be poor\n",
+                size + wanted, context);
+  const auto poll = [&interrupt] { interrupt.check(); };
+  tools::TextsInOrder texts(prompt.text, !f.no_stream,
+                            [&poll](std::string_view text) { data::write_to_stdout(text, poll); });
+  tools::TextRequest request{.prompt = std::move(prompt), .tokens = wanted, .rules = f.rules, .poll = poll};
+  const std::int64_t most = std::clamp<std::int64_t>(kTokensSideBySide / (size + wanted), 1, kSideBySide);
+  const auto start = std::chrono::steady_clock::now();
+  std::int64_t drawn = 0;
+  try {
+    for (std::int64_t first = 0; first < f.samples; first += most) {
+      request.texts = std::size_t(std::min(most, f.samples - first));
+      texts.add(std::size_t(first), "", false);
+      model::Generator generator(m.gpt, m.stream, std::int64_t(request.texts), size + wanted, f.sampler,
+                                 seed + std::uint64_t(first), banned);
+      drawn += tools::generate_texts(generator, tokenizer, request,
+                                     [&](std::size_t i, std::string_view piece, bool last) {
+                                       texts.add(std::size_t(first) + i, piece, last);
+                                     });
+    }
+  } catch (const data::Interrupted&) {
+    if (!f.no_stream && texts.inside_line()) tools::end_line();
+    throw;
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (!f.quiet)
+    tools::note("sample: {} tokens in {:.2f} s, {:.1f} tok/s\n", drawn, seconds, double(drawn) / seconds);
+}
+
+void check(const Flags& f) {
   require(!tools::is_bare_number(f.checkpoint), Exit::usage,
           "-c {}: expected a checkpoint made by ./train_gpt, got a number", f.checkpoint);
+  tools::StopStrings{f.rules.stops};
+  require(!f.interactive || f.samples == 1, Exit::usage,
+          "-i and -N {} exclude each other: a conversation has one text", f.samples);
+  require(!f.interactive || f.prompt_file != "-", Exit::usage,
+          "-i and -f - exclude each other: the lines are read from standard input");
+}
+
+int run(const Flags& f) {
+  check(f);
   tools::use_threads(f.threads);
   const engine::Checkpoint checkpoint(f.checkpoint);
   const auto tokenizer = data::deserialize_tokenizer(checkpoint.tokenizer(), f.checkpoint);
@@ -86,49 +136,35 @@ int generate(const Flags& f) {
   require(tokenizer->size() == std::uint64_t(config.vocab), Exit::checkpoint,
           "{}: its tokenizer has {} entries, its model {}; the file is damaged", f.checkpoint,
           tokenizer->size(), config.vocab);
-  const std::string prompt_text = read_prompt(f);
-  const auto prompt = shortened(tools::prompt_tokens(*tokenizer, prompt_text), config.context);
+  const std::string text = read_prompt(f);
+  tools::Prompt prompt;  // a conversation need not begin with one
+  if (!f.interactive || !text.empty()) prompt = tools::make_prompt(*tokenizer, text, f.rules);
+  shorten(prompt.tokens, config.context, f.tokens);
   const data::Interrupt interrupt;  // before the first thread starts, so that all hold the signals back
-  engine::Stream stream(engine::parse_device(f.device));
-  engine::ParamStore store(stream.device(), engine::DType::f32);
-  const model::Gpt gpt(config, store);
-  store.seal(false);
-  checkpoint.load(store, stream);
+  Model m(f, checkpoint, config);
+  if (!f.scored_file.empty()) return score(f, m, *tokenizer, checkpoint, interrupt), 0;
 
   const std::uint64_t seed = choose_seed(f.seed);
-  const auto prompt_size = std::int64_t(prompt.size());
-  const std::int64_t wanted =
-      f.tokens >= 0 ? f.tokens : std::max<std::int64_t>(config.context - prompt_size, 0);
-  if (!f.quiet) tools::note("sample: seed {}\n", seed);
-  if (prompt_size + wanted > config.context)
-    tools::note("sample: {} tokens pass the trained length of {}; what lies behind it may be poor\n",
-                prompt_size + wanted, config.context);
-
-  const auto poll = [&interrupt] { interrupt.check(); };
-  const auto show = [&poll](std::string_view text) { data::write_to_stdout(text, poll); };
-  const std::int32_t banned = f.ignore_end_of_text ? std::int32_t(tokenizer->end_of_text()) : -1;
-  const auto start = std::chrono::steady_clock::now();
-  std::int64_t drawn = 0;
-  for (std::int64_t i = 0; i < f.samples; i++) {
-    if (i > 0) show("---\n");
-    model::Generator generator(gpt, stream, 1, prompt_size + wanted, f.sampler, seed + std::uint64_t(i),
-                               banned);
-    std::string whole = prompt_text;
-    if (!f.no_stream) show(prompt_text);
-    try {
-      drawn += tools::generate_text(
-          generator, *tokenizer, {.prompt = prompt, .tokens = wanted, .poll = poll},
-          [&](std::string_view piece) { f.no_stream ? void(whole += piece) : show(piece); });
-    } catch (const data::Interrupted&) {
-      if (!f.no_stream) end_line();
-      throw;
-    }
-    if (f.no_stream) show(whole);
-    show("\n");
-  }
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!f.quiet)
-    tools::note("sample: {} tokens in {:.2f} s, {:.1f} tok/s\n", drawn, seconds, double(drawn) / seconds);
+    tools::note("sample: seed {}; {}; {}\n", seed, engine::device_name(m.stream.device()),
+                tools::describe_precision(f.dtype, m.stream.device()));
+  const std::int32_t banned = f.ignore_end_of_text ? std::int32_t(tokenizer->end_of_text()) : -1;
+  if (!f.interactive) {
+    write_texts(f, m, *tokenizer, std::move(prompt), seed, banned, interrupt);
+    return 0;
+  }
+  tools::converse({.gpt = m.gpt,
+                   .stream = m.stream,
+                   .tokenizer = *tokenizer,
+                   .interrupt = interrupt,
+                   .sampler = f.sampler,
+                   .seed = seed,
+                   .banned = banned,
+                   .tokens = f.tokens,
+                   .rules = f.rules,
+                   .streamed = !f.no_stream,
+                   .quiet = f.quiet},
+                  prompt);
   return 0;
 }
 
@@ -138,9 +174,9 @@ tools::Body set_up(CLI::App& app, Flags& f) {
       ->required()
       ->type_name("FILE");
   auto* prompt = app.add_option("-p,--prompt", f.prompt, "Text to go on from")->type_name("TEXT");
-  tools::refuse_empty(app.add_option("-f,--file", f.prompt_file, "File with that text, - for standard input"))
-      ->type_name("FILE")
-      ->excludes(prompt);
+  auto* file = tools::refuse_empty(
+      app.add_option("-f,--file", f.prompt_file, "File with that text, - for standard input"));
+  file->type_name("FILE")->excludes(prompt);
   tools::add_integer(app, "-n,--tokens", f.tokens, -1, std::int64_t(1) << 30,
                      "Most tokens to add; -1: up to the trained length");
   tools::add_real(app, "--temp", s.temperature, 0, 1e6, "Temperature; 0: always the likeliest token");
@@ -154,10 +190,23 @@ tools::Body set_up(CLI::App& app, Flags& f) {
   tools::add_integer(app, "--repeat-last-n", s.repeat_last, 0, std::int64_t(1) << 30,
                      "How far back the penalty looks");
   tools::add_integer(app, "--seed", f.seed, -1, std::int64_t(1) << 62, "-1: a random one, printed");
+  auto* stop =
+      app.add_option("--stop", f.rules.stops, "End a text before this, which is not shown; repeatable");
+  stop->type_name("TEXT")->allow_extra_args(false)->default_str("");
   app.add_flag("--ignore-eos", f.ignore_end_of_text, "Never end a text");
-  tools::add_integer(app, "-N,--samples", f.samples, 1, 1 << 20, "Number of texts, separated by a line ---");
+  auto* samples = tools::add_integer(app, "-N,--samples", f.samples, 1, 1 << 20,
+                                     "Number of texts, separated by a line ---");
+  auto* interactive =
+      app.add_flag("-i,--interactive", f.interactive, "Go on from each line of standard input");
+  auto* scored = tools::refuse_empty(
+      app.add_option("--ppl", f.scored_file, "Print how well this text or token file is predicted"));
+  scored->type_name("FILE");
+  for (auto* other : {prompt, file, stop, samples, interactive}) scored->excludes(other);
+  app.add_flag("--decode-urls", f.rules.decode_urls, "Show percent escapes as what they stand for");
   app.add_flag("--no-stream", f.no_stream, "Write each text when it is complete");
   app.add_option("--device", f.device, "auto, cpu, cuda or cuda:N");
+  tools::add_choice(app, "--dtype", f.dtype, {"auto", "fp32", "bf16"},
+                    "Precision; auto: bf16 on a card that is fast at it");
   tools::add_integer(app, "--threads", f.threads, 0, 4096, "CPU threads; 0: all that this process may use");
   app.add_flag("--quiet", f.quiet, "Neither seed nor timing on stderr");
   return [&app, &f] {
@@ -166,7 +215,7 @@ tools::Body set_up(CLI::App& app, Flags& f) {
       if (app.count("--top-p") == 0) f.sampler.top_p = 1;
       if (app.count("--min-p") == 0) f.sampler.min_p = 0;
     }
-    return generate(f);
+    return run(f);
   };
 }
 

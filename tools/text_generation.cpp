@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "data/utf8.h"
 #include "engine/error.h"
 
 namespace tools {
@@ -16,39 +15,86 @@ std::vector<std::int32_t> prompt_tokens(const data::Tokenizer& tokenizer, std::s
   return {ids.begin(), ids.end()};
 }
 
-std::int64_t generate_text(model::Generator& generator, const data::Tokenizer& tokenizer,
-                           const TextRequest& request, const std::function<void(std::string_view)>& emit) {
-  const auto end_of_text = std::int32_t(tokenizer.end_of_text());
-  data::StreamDecoder decoder(tokenizer);
+Prompt make_prompt(const data::Tokenizer& tokenizer, std::string_view text, const TextRules& rules) {
+  Prompt prompt{prompt_tokens(tokenizer, text), std::string(text)};
+  if (!rules.decode_urls) return prompt;
+  data::PercentDecoder percent;
+  prompt.text = percent.push(text);
+  prompt.held = percent.finish();  // unfinished, so it comes back as it is
+  return prompt;
+}
+
+ShownText::ShownText(const data::Tokenizer& tokenizer, const Prompt& prompt, const TextRules& rules)
+    : tokenizer_(tokenizer),
+      decode_urls_(rules.decode_urls),
+      decoder_(tokenizer),
+      held_(prompt.held),
+      stops_(rules.stops) {
   // The decoder sees the prompt too, so that the first new piece joins it as it would inside a text. What it
   // holds back of the prompt has been shown with the prompt, and is cut from what it returns next.
   std::size_t shown = 0;
-  for (std::int32_t id : request.prompt) shown += decoder.push(std::uint32_t(id)).size();
-  const std::vector<std::uint32_t> prompt(request.prompt.begin(), request.prompt.end());
-  std::size_t cut = tokenizer.decode(prompt).size() - shown;
-  data::Utf8Repair repair(false);  // what a byte-level vocabulary draws need not be UTF-8
-  std::string well_formed;
-  const auto emit_repaired = [&] {
-    if (!well_formed.empty()) emit(well_formed);
-    well_formed.clear();
-  };
-  const auto emit_new = [&](std::string_view text) {
-    const std::size_t skip = std::min(cut, text.size());
-    cut -= skip;
-    repair.push(text.substr(skip), well_formed);
-    emit_repaired();
-  };
-  generator.start(request.prompt);
+  for (std::int32_t id : prompt.tokens) shown += decoder_.push(std::uint32_t(id)).size();
+  const std::vector<std::uint32_t> ids(prompt.tokens.begin(), prompt.tokens.end());
+  cut_ = tokenizer.decode(ids).size() - shown;
+  percent_.push(held_);
+}
+
+void ShownText::push(std::int32_t token, std::string& out) {
+  if (std::uint32_t(token) == tokenizer_.end_of_text()) return finish(out);
+  show(decoder_.push(std::uint32_t(token)), out);
+  ended_ |= stops_.stopped();
+}
+
+void ShownText::finish(std::string& out) {
+  if (ended_) return;
+  show(decoder_.finish(), out);
+  std::string rest;
+  repair_.finish(rest);
+  pass(decode_urls_ ? percent_.push(rest) : rest, out);
+  pass(percent_.finish(), out);
+  stops_.finish(out);
+  ended_ = true;
+}
+
+void ShownText::show(std::string_view decoded, std::string& out) {
+  const std::size_t skip = std::min(cut_, decoded.size());
+  cut_ -= skip;
+  std::string text;
+  repair_.push(decoded.substr(skip), text);
+  pass(decode_urls_ ? percent_.push(text) : text, out);
+}
+
+void ShownText::pass(std::string_view text, std::string& out) {
+  const auto of_prompt = std::size_t(std::ranges::mismatch(held_, text).in2 - text.begin());
+  out += text.substr(0, of_prompt);
+  held_ = of_prompt == text.size() ? held_.substr(of_prompt) : "";
+  stops_.push(text.substr(of_prompt), out);
+}
+
+std::int64_t generate_texts(model::Generator& generator, const data::Tokenizer& tokenizer,
+                            const TextRequest& request, const EmitText& emit) {
+  std::vector<ShownText> texts(request.texts, ShownText(tokenizer, request.prompt, request.rules));
+  std::size_t going = texts.size();
   std::int64_t drawn = 0;
-  for (; drawn < request.tokens; drawn++) {
+  generator.start(request.prompt.tokens);
+  for (std::int64_t n = 0; n < request.tokens && going > 0; n++) {
     if (request.poll) request.poll();
-    const std::int32_t next = generator.draw().front();
-    if (next == end_of_text) break;
-    emit_new(decoder.push(std::uint32_t(next)));
+    const std::vector<std::int32_t>& next = generator.draw();
+    for (std::size_t i = 0; i < texts.size(); i++) {
+      if (texts[i].ended()) continue;
+      std::string piece;
+      texts[i].push(next[i], piece);
+      drawn += std::uint32_t(next[i]) != tokenizer.end_of_text();
+      going -= texts[i].ended();
+      if (!piece.empty() || texts[i].ended()) emit(i, piece, texts[i].ended());
+    }
   }
-  emit_new(decoder.finish());
-  repair.finish(well_formed);
-  emit_repaired();
+  for (std::size_t i = 0; i < texts.size(); i++) {
+    if (texts[i].ended()) continue;
+    std::string piece;
+    texts[i].finish(piece);
+    emit(i, piece, true);
+  }
   return drawn;
 }
 

@@ -3,24 +3,69 @@
 #include <functional>
 #include <string>
 
+#include "data/percent.h"
 #include "data/tokenizer.h"
+#include "data/utf8.h"
 #include "model/generator.h"
+#include "tools/stop_strings.h"
 
 namespace tools {
 
-struct TextRequest {
-  std::vector<std::int32_t> prompt;  // at least one token
-  std::int64_t tokens = 256;         // at most this many new ones
-  std::function<void()> poll = {};   // called before each token where it is given; may throw to give up
+struct TextRules {
+  std::vector<std::string> stops = {};  // a text ends before the first of these, as it is shown
+  bool decode_urls = false;             // percent escapes are shown as what they stand for
 };
 
-// Starts the generator's one sample and calls `emit` with each piece of settled UTF-8 text that the new
-// tokens add, until end-of-text. Returns how many tokens were drawn.
-std::int64_t generate_text(model::Generator&, const data::Tokenizer&, const TextRequest&,
-                           const std::function<void(std::string_view)>& emit);
+struct Prompt {
+  std::vector<std::int32_t> tokens;  // at least one
+  std::string text = {};             // what is shown of it
+  // A percent escape that its last bytes begin: shown with what follows, which may be the escape's end.
+  std::string held = {};
+};
 
 // The ids of a prompt; end-of-text alone where it is empty. Throws Error(usage) if the text gives no id at
 // all.
 std::vector<std::int32_t> prompt_tokens(const data::Tokenizer&, std::string_view text);
+Prompt make_prompt(const data::Tokenizer&, std::string_view text, const TextRules& = {});
+
+// What may be shown of one text while its tokens come. All pieces are UTF-8, and joined they do not depend on
+// how the text is cut into tokens.
+class ShownText {
+ public:
+  ShownText(const data::Tokenizer&, const Prompt&, const TextRules&);
+  // Appends to `out` what the next token of the text settles. At end-of-text and at a stop text it is
+  // ended().
+  void push(std::int32_t token, std::string& out);
+  void finish(std::string& out);  // ends it here: appends all that was held back
+  bool ended() const noexcept { return ended_; }
+
+ private:
+  void show(std::string_view decoded, std::string& out);
+  void pass(std::string_view text, std::string& out);
+
+  const data::Tokenizer& tokenizer_;
+  bool decode_urls_, ended_ = false;
+  data::StreamDecoder decoder_;
+  std::size_t cut_ = 0;             // bytes of the prompt that the decoder has yet to return
+  data::Utf8Repair repair_{false};  // what a byte-level vocabulary draws need not be UTF-8
+  data::PercentDecoder percent_;
+  std::string held_;  // of the prompt's: no stop text is looked for there
+  StopStrings stops_;
+};
+
+struct TextRequest {
+  Prompt prompt;
+  std::int64_t tokens = 256;  // at most this many new ones a text
+  std::size_t texts = 1;      // the generator's samples
+  TextRules rules = {};
+  std::function<void()> poll = {};  // called before each token where it is given; may throw to give up
+};
+
+// Takes what a text goes on with; `last` once for each text, with its last piece, which may be empty.
+using EmitText = std::function<void(std::size_t text, std::string_view piece, bool last)>;
+
+// Starts the generator's samples and emits what the new tokens add to each, piece by piece, until all have
+// ended. Returns how many tokens they have together, end-of-text not counted.
+std::int64_t generate_texts(model::Generator&, const data::Tokenizer&, const TextRequest&, const EmitText&);
 
 }  // namespace tools

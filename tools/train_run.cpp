@@ -8,6 +8,7 @@
 #include "tools/checkpoint_files.h"
 #include "tools/cli.h"
 #include "tools/op_table.h"
+#include "tools/precision.h"
 #include "tools/text_generation.h"
 
 namespace tools {
@@ -31,15 +32,6 @@ engine::AdamWConfig optimizer_config(const TrainFlags& f) {
           .eps = float(f.eps),
           .decay = float(f.weight_decay),
           .clip = float(f.clip)};
-}
-
-// What the step computes in; the CPU's kernels know fp32 only, so there bf16 is a way to store.
-engine::DType compute_type(const std::string& dtype, engine::Device device) {
-  const bool fast = engine::has_fast_bf16(device);
-  require(dtype != "bf16" || fast || device.kind == engine::DeviceKind::cpu, Exit::usage,
-          "--dtype bf16: {} has no tensor cores for it (sm_80 and newer have); use --dtype fp32",
-          engine::device_name(device));
-  return fast && dtype != "fp32" ? engine::DType::bf16 : engine::DType::f32;
 }
 
 }  // namespace
@@ -134,13 +126,10 @@ void TrainRun::print_opening() const {
 }
 
 std::string TrainRun::precision() const {
-  if (store_.dtype() == engine::DType::bf16)
-    return flags_.dtype == "auto" ? "bf16 (the card has tensor cores for it), fp32 masters"
-                                  : "bf16, fp32 masters";
-  if (flags_.dtype == "bf16") return "fp32 (the CPU computes in it), stored as bf16";
-  if (flags_.dtype == "fp32") return "fp32";
-  return stream_.device().kind == engine::DeviceKind::cpu ? "fp32 (the CPU computes in fp32)"
-                                                          : "fp32 (the card has no fast bf16)";
+  if (store_.dtype() == engine::DType::f32 && flags_.dtype == "bf16")
+    return "fp32 (the CPU computes in it), stored as bf16";
+  return describe_precision(flags_.dtype, stream_.device()) +
+         (store_.dtype() == engine::DType::bf16 ? ", fp32 masters" : "");
 }
 
 void TrainRun::print_memory() const {
@@ -263,11 +252,12 @@ void TrainRun::save() {
 }
 
 void TrainRun::sample() {
-  TextRequest request{.prompt = prompt_tokens(*tokenizer_, flags_.prompt), .tokens = kSampleTokens};
-  std::string text = flags_.prompt;
-  model::Generator generator(gpt_, stream_, 1, std::int64_t(request.prompt.size()) + request.tokens, {},
-                             std::uint64_t(flags_.seed) + std::uint64_t(state_.step));
-  generate_text(generator, *tokenizer_, request, [&](std::string_view piece) { text += piece; });
+  const TextRequest request{.prompt = make_prompt(*tokenizer_, flags_.prompt), .tokens = kSampleTokens};
+  std::string text = request.prompt.text;
+  model::Generator generator(gpt_, stream_, 1, std::int64_t(request.prompt.tokens.size()) + request.tokens,
+                             {}, std::uint64_t(flags_.seed) + std::uint64_t(state_.step));
+  generate_texts(generator, *tokenizer_, request,
+                 [&text](std::size_t, std::string_view piece, bool) { text += piece; });
   log_->sample(state_.step, text);
 }
 
