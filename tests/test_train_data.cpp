@@ -90,7 +90,8 @@ Ran run(const std::string& arguments) {
 TEST_CASE("train data: names, weights, and names with colons and commas") {
   TempDir folder;
   const auto path = [&](const char* name) { return (folder / name).string(); };
-  for (const char* name : {"a", "b", "b:0.5", "c,d", "c,d,e:2", "x:"}) tests::write_file(folder / name, "");
+  for (const char* name : {"a", "b", "b:0.5", "c,d", "c,d,e:2", "x:", "z:0"})
+    tests::write_file(folder / name, "");
   struct Case {
     std::string value;
     std::vector<std::pair<std::string, double>> expected;
@@ -107,6 +108,8 @@ TEST_CASE("train data: names, weights, and names with colons and commas") {
       {path("c,d,e:2") + ":5," + path("c,d") + ":6", {{path("c,d,e:2"), 5}, {path("c,d"), 6}}},
       {path("x:"), {{path("x:"), 0}}},
       {path("x:") + ":7", {{path("x:"), 7}}},
+      {path("a") + "," + path("z:0"), {{path("a"), 0}, {path("z:0"), 0}}},
+      {path("z:0") + ":1," + path("a") + ":2", {{path("z:0"), 1}, {path("a"), 2}}},
       {"absent:2,absent:x", {}},
       {"absent:x", {{"absent:x", 0}}},  // opening it is what fails
       {"absent", {{"absent", 0}}},
@@ -168,7 +171,7 @@ TEST_CASE("train data: what a run on two files says") {
   says("2 files: 2,583 tokens to train on, 145 to validate on; vocabulary ");
   says("a.bin: 1,953 tokens, 61 windows, weight 0.75 = 75.0 %, 3.00 epochs\n");
   says("b.bin: 630 tokens, 19 windows, weight 0.25 = 25.0 %, 3.21 epochs\n");
-  says("80 windows an epoch, 3.05 epochs in all\n");
+  says("80 windows an epoch, 3.05 epochs\n");
   const Ran by_size = run(on("a.bin,b.bin") + "-x 20 --dry-run");
   CHECK(by_size.out.find("a.bin: 1,953 tokens, 61 windows, weight 0.7625 (by size), 1.00 epochs\n") !=
         std::string::npos);

@@ -265,10 +265,13 @@ CLI::Option* refuse_empty(CLI::Option* option) {
   });
 }
 
+bool exists(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error);
+}
+
 bool is_bare_number(const std::string& file) {
-  std::error_code error;  // a name that may not be looked at does not exist
-  return !file.empty() && file.find_first_not_of("0123456789.") == file.npos &&
-         !std::filesystem::exists(file, error);
+  return !file.empty() && file.find_first_not_of("0123456789.") == file.npos && !exists(file);
 }
 
 int default_threads() {

@@ -48,6 +48,7 @@ CLI::Option* refuse_empty(CLI::Option*);
 int default_threads();           // OMP_NUM_THREADS, else min(affinity, cgroup quota)
 void use_threads(std::int64_t);  // for OpenMP and BLAS; 0: default_threads()
 
+bool exists(const std::string& path);  // a name that is too long, or may not be looked at, does not
 // A flag's value that is a number where a file is due, and no file of that name exists: most likely another
 // flag was meant.
 bool is_bare_number(const std::string& file);

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <filesystem>
 #include <optional>
 #include <string_view>
 
 #include "engine/error.h"
+#include "tools/cli.h"
 #include "tools/train_log.h"
 
 namespace tools {
@@ -20,43 +20,40 @@ namespace {
 constexpr std::size_t kMostFiles = 256;
 constexpr double kLeastWeight = 1e-9, kMostWeight = 1e9;
 
-bool exists(const std::string& path) {
-  std::error_code error;
-  return std::filesystem::exists(path, error);
-}
-
-// NAME:WEIGHT, if what follows the last colon is a number.
+// NAME:WEIGHT, if what follows the last colon is a number, whether it may be a weight or not.
 std::optional<DataSource> weighted(std::string_view text) {
   const std::size_t colon = text.rfind(':');
   if (colon == text.npos || colon == 0) return std::nullopt;
   const char *from = text.data() + colon + 1, *end = text.data() + text.size();
-  double weight = 0;
+  double weight = 0;  // too large or too small for a double: none that is allowed
   const auto [stop, error] = std::from_chars(from, end, weight);
-  if (stop != end || from == end || error == std::errc::invalid_argument) return std::nullopt;
-  if (error == std::errc::result_out_of_range) weight = 0;  // none that is allowed
-  require(weight >= kLeastWeight && weight <= kMostWeight, Exit::usage,
-          "-d {}: expected a weight from {} to {} behind the colon", text, kLeastWeight, kMostWeight);
+  if (from == end || stop != end || error == std::errc::invalid_argument) return std::nullopt;
   return DataSource{std::string(text.substr(0, colon)), weight};
 }
 
 // The source at the beginning of `rest`, which moves behind it.
 DataSource next_source(std::string_view& rest) {
-  const auto take = [&rest](std::size_t length, DataSource source) {
-    rest.remove_prefix(length);
-    return source;
-  };
-  for (std::size_t end = rest.size(); end != rest.npos && end > 0; end = rest.rfind(',', end - 1)) {
-    const std::string_view text = rest.substr(0, end);
-    if (exists(std::string(text))) return take(end, {std::string(text)});
-    if (const auto source = weighted(text); source && exists(source->path)) return take(end, *source);
+  std::string_view text;
+  std::optional<DataSource> source;
+  for (std::size_t end = rest.size(); end != rest.npos && !source; end = rest.rfind(',', end - 1)) {
+    text = rest.substr(0, end);
+    source = weighted(text);
+    if (exists(std::string(text))) source = DataSource{std::string(text)};
+    else if (source && !exists(source->path)) source.reset();
   }
-  const std::string_view text = rest.substr(0, rest.find(','));  // there is no such file
-  const std::string before(text.substr(0, text.rfind(':')));
-  const auto source = weighted(text);
-  require(source || before.size() == text.size() || !exists(before), Exit::usage,
-          "-d {}: there is no such file; for {} with a weight, expected a number behind the colon", text,
-          before);
-  return take(text.size(), source.value_or(DataSource{std::string(text)}));
+  if (!source) {  // opening it will fail
+    text = rest.substr(0, rest.find(','));
+    source = weighted(text).value_or(DataSource{std::string(text)});
+    const std::string name(text.substr(0, text.rfind(':')));
+    require(source->path == name || !exists(name), Exit::usage,
+            "-d {}: there is no such file; for {} with a weight, expected a number behind the colon", text,
+            name);
+  }
+  require(source->path == text || (source->weight >= kLeastWeight && source->weight <= kMostWeight),
+          Exit::usage, "-d {}: expected a weight from {} to {} behind the colon", text, kLeastWeight,
+          kMostWeight);
+  rest.remove_prefix(text.size());
+  return *source;
 }
 
 // Windows of a range of a file's tokens, and the text that the range stands for.

@@ -14,6 +14,7 @@ namespace {
 using engine::Exit;
 using engine::fail;
 using engine::require;
+using tools::exists;
 using tools::Resume;
 using tools::TrainFlags;
 
@@ -30,11 +31,6 @@ void list_devices() {
   tools::write_out(fmt::format("cpu: {}\n", engine::device_name({})));
   for (int i = 0; i < engine::cuda_device_count(); i++)
     tools::write_out(fmt::format("cuda:{}: {}\n", i, engine::device_name({engine::DeviceKind::cuda, i})));
-}
-
-bool exists(const std::string& path) {  // a name that is too long, or may not be looked at, does not
-  std::error_code error;
-  return std::filesystem::exists(path, error);
 }
 
 // What a run writes must be none of what it reads, which would be lost. To start from weights and replace

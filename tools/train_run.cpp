@@ -117,7 +117,7 @@ void TrainRun::print_opening() const {
   say("model      {} parameters, {} layers of {}, {} attention\n", with_commas(store_.trained_scalars()),
       gpt_.config().layers, gpt_.config().width,
       gpt_.config().attention == model::Attention::nsa ? "sparse" : "dense");
-  say("step       {} x {} sequences of {} tokens = {} tokens; {} windows an epoch, {:.2f} epochs in all\n",
+  say("step       {} x {} sequences of {} tokens = {} tokens; {} windows an epoch, {:.2f} epochs\n",
       flags_.accumulation, flags_.batch, flags_.length, with_commas(step_windows() * flags_.length),
       with_commas(std::int64_t(data_.training().whole())), windows / double(data_.training().whole()));
   print_memory();
