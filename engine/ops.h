@@ -65,6 +65,8 @@ Tensor rmsnorm(Tape&, const Tensor& x, Param& weight, float eps);  // [rows, wid
 Rows normed(Tape&, const Tensor& x, Param& weight, float eps);     // the same for linear layers alone
 Tensor linear(Tape&, const Rows& x, Param& weight,
               Param* bias = nullptr);  // x weight^T + bias: [rows, out]
+// linear(x, first) and linear(x, second, bias).
+std::pair<Tensor, Tensor> linear_pair(Tape&, const Rows& x, Param& first, Param& second, Param* bias);
 Tensor linear_add(Tape&, const Tensor& x, Param& weight, Param* bias, const Tensor& residual);
 Tensor linear_gelu(Tape&, const Rows& x, Param& weight, Param* bias);  // gelu of linear
 // x head^T in fp32, [rows, entries of the head]; written to `into` where it is given. No gradient.

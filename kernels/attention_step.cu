@@ -11,6 +11,7 @@ template <class T> struct Step {
   T *k, *v;
   float* parts;
   StepShape shape;
+  int group;  // query heads that share a key/value head
   float scale;
 };
 
@@ -19,8 +20,8 @@ template <class T> struct Step {
 template <class L> __global__ void __launch_bounds__(kStepThreads) dense_part(Step<typename L::T> p) {
   using T = typename L::T;
   __shared__ float q[256], logits[kStepKeys], sums[kStepWarps * 256];
-  const StepToken<T> token(p.qkv, p.positions, p.table, p.shape);
-  const int first = int(blockIdx.y) * int(kStepKeys), count = min(int(kStepKeys), token.position + 1 - first);
+  const StepToken<T> token(p.qkv, p.positions, p.table, p.shape, p.group);
+  const int first = int(blockIdx.z) * int(kStepKeys), count = min(int(kStepKeys), token.position + 1 - first);
   earlier_are_over();
   let_next_begin();
   if (count <= 0) return;
@@ -40,13 +41,11 @@ template <class L> __global__ void __launch_bounds__(kStepThreads) dense_part(St
   const auto row = [&](T* rows) { return [=](int i) { return rows + std::int64_t(first + i) * dim; }; };
   step_logits(share, q, count, p.scale, logits, row(k));
   __syncthreads();
-  float* part = p.parts + (std::int64_t(blockIdx.x) * gridDim.y + blockIdx.y) * (dim + 2);
-  if (d < 32) {
-    const SoftmaxSum softmax = warp_softmax(logits, count);
-    if (d == 0) part[0] = softmax.max, part[1] = softmax.sum;
-  }
-  __syncthreads();
-  step_sum(share, logits, count, sums, row(v));
+  const Softmax softmax(logits, count);
+  step_sum(
+      share, count, sums, 0, [&](int i) { return softmax.weight(logits[i]); }, row(v));
+  float* part = p.parts + (token.row * gridDim.z + blockIdx.z) * (dim + 2);
+  if (d == 0) part[0] = softmax.max, part[1] = softmax.sum;
   __syncthreads();
   if (d < dim) part[2 + d] = sum_of_warps(sums, dim, d);
 }
@@ -55,8 +54,9 @@ template <class T> __global__ void dense_combine(Step<T> p, int most_parts) {
   earlier_are_over();
   let_next_begin();
   const int dim = int(p.shape.dim), d = int(threadIdx.x);
-  const int parts = p.positions[std::int64_t(blockIdx.x) / p.shape.heads] / int(kStepKeys) + 1;
-  const float* part = p.parts + std::int64_t(blockIdx.x) * most_parts * (dim + 2);
+  const int parts = p.positions[blockIdx.y] / int(kStepKeys) + 1;
+  const std::int64_t row = blockIdx.y * p.shape.heads + blockIdx.x;
+  const float* part = p.parts + row * most_parts * (dim + 2);
   float max = -INFINITY, sum = 0, value = 0;
   for (int i = 0; i < parts; i++) max = fmaxf(max, part[i * (dim + 2)]);
   for (int i = 0; i < parts; i++) {
@@ -64,7 +64,7 @@ template <class T> __global__ void dense_combine(Step<T> p, int most_parts) {
     sum = fmaf(weight, part[i * (dim + 2) + 1], sum);
     value = fmaf(weight, part[i * (dim + 2) + 2 + d], value);
   }
-  p.y[std::int64_t(blockIdx.x) * dim + d] = from_float<T>(value / sum);
+  p.y[row * dim + d] = from_float<T>(value / sum);
 }
 
 template <class T> __global__ void store(T* to, const T* from, CacheStore p) {
@@ -83,19 +83,28 @@ Status run(Cuda cuda, const DenseStep& p) noexcept {
   const auto& s = p.shape;
   const std::int64_t parts = (s.capacity + kStepKeys - 1) / kStepKeys;
   if (parts > 65535) return {1, "a cache of over 16 million tokens"};
-  const unsigned heads = unsigned(s.samples * s.heads);
+  const unsigned heads = unsigned(s.heads), samples = unsigned(s.samples);
+  if (s.samples > 65535) return {1, "over 65,535 samples"};
   return by_step_layout(
       s.dim,
       [&](auto layout) -> Status {
         using L = decltype(layout);
         using T = typename L::T;
-        const Step<T> step{data<T>(p.y), data<T>(p.qkv), p.positions, p.table, data<T>(p.k),
-                           data<T>(p.v), p.parts,        s,           p.scale};
-        if (const Status status =
-                launch_early(dense_part<L>, dim3(heads, unsigned(parts)), kStepThreads, 0, cuda, step);
+        const Step<T> step{data<T>(p.y),
+                           data<T>(p.qkv),
+                           p.positions,
+                           p.table,
+                           data<T>(p.k),
+                           data<T>(p.v),
+                           p.parts,
+                           s,
+                           int(s.heads / s.kv_heads),
+                           p.scale};
+        if (const Status status = launch_early(dense_part<L>, dim3(heads, samples, unsigned(parts)),
+                                               kStepThreads, 0, cuda, step);
             !status.ok())
           return status;
-        return launch_early(dense_combine<T>, dim3(heads), int(s.dim), 0, cuda, step, int(parts));
+        return launch_early(dense_combine<T>, dim3(heads, samples), int(s.dim), 0, cuda, step, int(parts));
       },
       p.qkv.t, p.y, p.k, p.v);
 }

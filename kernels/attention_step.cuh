@@ -61,7 +61,7 @@ template <class L> struct Share {
   }
 };
 
-// Rows `next(i)`, i in [0, count): logits[i] = scale * q . row.
+// Rows `next(i)`, i in [0, count): logits[i] = scale * q . row. All threads of the block take part.
 template <class L, class Next> __device__ void step_logits(const Share<L>& share, const float* q, int count,
                                                            float scale, float* logits, Next&& next) {
 #pragma unroll 3
@@ -72,19 +72,21 @@ template <class L, class Next> __device__ void step_logits(const Share<L>& share
   }
 }
 
-// sum_i weights[i] next(i) of this thread's rows, then of its warp's: lane l < kSharers of each warp writes
-// its elements to sums[warp][dim].
-template <class L, class Next>
-__device__ void step_sum(const Share<L>& share, const float* weights, int count, float* sums, Next&& next) {
+// sum_i weight(i) next(i) of the rows of this thread, then of its warp: lane l < kSharers writes its elements
+// to sums[warp][dim]. Warps from `first_warp` on take part.
+template <class L, class Weight, class Next> __device__ void step_sum(const Share<L>& share, int count,
+                                                                      float* sums, int first_warp,
+                                                                      Weight&& weight, Next&& next) {
+  const int skipped = first_warp * (32 / L::kSharers);
   float sum[L::kAccesses][L::kRun] = {};
 #pragma unroll 3
-  for (int i = share.group; i < count; i += Share<L>::kAtOnce) {
-    const float weight = weights[i];
+  for (int i = share.group - skipped; i >= 0 && i < count; i += Share<L>::kAtOnce - skipped) {
+    const float w = weight(i);
     const typename L::T* row = next(i);
     share.each([&](int at, int access) {
       const auto run = load_lanes<L::kRun>(row + at, L::kRun, true);
 #pragma unroll
-      for (int e = 0; e < L::kRun; e++) sum[access][e] = fmaf(weight, run[e], sum[access][e]);
+      for (int e = 0; e < L::kRun; e++) sum[access][e] = fmaf(w, run[e], sum[access][e]);
     });
   }
 #pragma unroll
@@ -99,29 +101,26 @@ __device__ void step_sum(const Share<L>& share, const float* weights, int count,
     for (int e = 0; e < L::kRun; e++) sums[int(threadIdx.x) / 32 * share.dim + at + e] = sum[access][e];
   });
 }
-__device__ inline float sum_of_warps(const float* sums, int dim, int d) {
+__device__ inline float sum_of_warps(const float* sums, int dim, int d, int first_warp = 0) {
   float sum = 0;
 #pragma unroll
-  for (int warp = 0; warp < kStepWarps; warp++) sum += sums[warp * dim + d];
+  for (int warp = first_warp; warp < kStepWarps; warp++) sum += sums[warp * dim + d];
   return sum;
 }
 
-// A warp: logits become exp(logit - max). Every lane gets the maximum and the sum.
-struct SoftmaxSum {
+// Of logits [count], by a warp; every lane gets it.
+struct Softmax {
   float max, sum;
-};
-__device__ inline SoftmaxSum warp_softmax(float* logits, int count) {
-  const int lane = int(threadIdx.x) % 32;
-  float max = -INFINITY, sum = 0;
-  for (int i = lane; i < count; i += 32) max = fmaxf(max, logits[i]);
-  max = warp_max(max);
-  for (int i = lane; i < count; i += 32) {
-    const float e = fast_exp(logits[i] - max);
-    logits[i] = e;
-    sum += e;
+  __device__ Softmax(const float* logits, int count) {
+    const int lane = int(threadIdx.x) % 32;
+    max = -INFINITY, sum = 0;
+    for (int i = lane; i < count; i += 32) max = fmaxf(max, logits[i]);
+    max = warp_max(max);
+    for (int i = lane; i < count; i += 32) sum += fast_exp(logits[i] - max);
+    sum = warp_sum(sum);
   }
-  return {max, warp_sum(sum)};
-}
+  __device__ float weight(float logit) const { return fast_exp(logit - max); }
+};
 
 // Element d of a head turned by adjacent pairs or by halves (kernels/rope.h); angles: (cos, sin) of each
 // pair.
@@ -137,20 +136,24 @@ __device__ float turned(const T* x, const float* angles, int dim, int d, Rotatio
   return upper ? mine * cosine + other * sine : mine * cosine - other * sine;
 }
 
-// The new token as its block sees it.
+// The new token as its block sees it: grid x is the head, y the sample.
 template <class T> struct StepToken {
-  std::int64_t sample, head, unit;  // unit: key/value head of the sample, counted over all samples
-  int position;
+  std::int64_t unit;  // key/value head of the sample, counted over all samples
+  std::int64_t row;   // of [samples, heads]
+  int kv, position;
   const T *q, *k, *v;
   const float* angles;
-  __device__ StepToken(const T* qkv, const std::int32_t* positions, const float* table, const StepShape& s) {
-    sample = std::int64_t(blockIdx.x) / s.heads, head = std::int64_t(blockIdx.x) % s.heads;
-    const std::int64_t kv = head / (s.heads / s.kv_heads);
-    unit = sample * s.kv_heads + kv;
+  __device__ StepToken(const T* qkv, const std::int32_t* positions, const float* table, const StepShape& s,
+                       int group) {
+    const int head = int(blockIdx.x), heads = int(s.heads), kv_heads = int(s.kv_heads), dim = int(s.dim);
+    const std::int64_t sample = blockIdx.y;
     position = positions[sample];
-    const T* row = qkv + sample * (s.heads + 2 * s.kv_heads) * s.dim;
-    q = row + head * s.dim, k = row + (s.heads + kv) * s.dim, v = row + (s.heads + s.kv_heads + kv) * s.dim;
-    angles = table + position * s.dim;
+    kv = head / group;
+    unit = sample * kv_heads + kv;
+    row = sample * heads + head;
+    const T* packed = qkv + sample * (heads + 2 * kv_heads) * dim;
+    q = packed + head * dim, k = packed + (heads + kv) * dim, v = packed + (heads + kv_heads + kv) * dim;
+    angles = table + std::int64_t(position) * dim;
   }
 };
 

@@ -13,15 +13,18 @@ template <class T> struct Step {
   const T *memory, *place_k, *place_v, *compress_k, *compress_v, *bias_k, *bias_v;
   std::int32_t* selected;
   StepShape shape;
-  int block, top, window, slots;
+  int group;                             // query heads that share a key/value head
+  int blocks;                            // that the cache has room for
+  int block, shift, top, window, slots;  // shift: block = 2^shift, or -1
   float scale;
+  __device__ int block_of(int key) const { return shift >= 0 ? key >> shift : key / block; }
 };
 
 constexpr int kMostPicks = 64;
 
 struct Fixed {  // of shared memory; sums, logits and a block to be compressed follow
   float plain[256], adjacent[256], halves[256];  // the query
-  float total[3];                                // of each branch's weights
+  float compressed_max, total[3];                // of the branches' weights
   std::int32_t picks[kMostPicks];
   int valid;
 };
@@ -55,10 +58,7 @@ __device__ void choose(Fixed& shared, const float* logits, int blocks, int top, 
       last = mine, last_block = block;
       find_mine();
     }
-    if (lane != 0) continue;
-    int at = valid;
-    for (; at > 0 && shared.picks[at - 1] > block; at--) shared.picks[at] = shared.picks[at - 1];
-    shared.picks[at] = block;
+    if (lane == 0) shared.picks[valid] = block;
   }
   if (lane == 0) shared.valid = valid;
 }
@@ -94,26 +94,28 @@ template <class L> __global__ void __launch_bounds__(kStepThreads, 4) sparse_ste
   using T = typename L::T;
   extern __shared__ float4 memory[];
   Fixed& shared = *reinterpret_cast<Fixed*>(memory);
-  const StepToken<T> token(p.qkv, p.positions, p.table, p.shape);
-  const int dim = int(p.shape.dim), d = int(threadIdx.x), position = token.position, block = p.block;
-  const std::int64_t kv = token.unit % p.shape.kv_heads, blocks = p.shape.capacity / block;
-  const int visible = (position + 1) / block, window = min(position, p.window) + 1;
+  const StepToken<T> token(p.qkv, p.positions, p.table, p.shape, p.group);
+  const int dim = int(p.shape.dim), d = int(threadIdx.x), warp = d / 32, position = token.position;
+  const int block = p.block, own = p.block_of(position) * block, places = p.window + 1;
+  const int visible = p.block_of(position + 1), window = min(position, p.window) + 1;
   T* k = p.k + token.unit * p.shape.capacity * dim;
   T* v = p.v + token.unit * p.shape.capacity * dim;
-  T* window_k = p.window_k + token.unit * (p.window + 1) * dim;
+  T* window_k = p.window_k + token.unit * places * dim;
   T* pending_k = p.pending_k + token.unit * block * dim;
-  T* ck = p.ck + token.unit * blocks * dim;
-  T* cv = p.cv + token.unit * blocks * dim;
-  float* sums =
-      reinterpret_cast<float*>(&shared + 1);  // [3, warps, dim], [slots + blocks], [window + 1], [fine keys]
-  float* compressed_logits = sums + 3 * kStepWarps * dim;
-  float* window_logits = compressed_logits + p.slots + blocks;
-  float* fine_logits = window_logits + p.window + 1;
+  T* ck = p.ck + token.unit * p.blocks * dim;
+  T* cv = p.cv + token.unit * p.blocks * dim;
+  float* sums = reinterpret_cast<float*>(&shared + 1);     // [3, warps, dim]
+  float* compressed_logits = sums + 3 * kStepWarps * dim;  // [slots + blocks]
+  float* window_logits = compressed_logits + p.slots + p.blocks;
+  float* fine_logits = window_logits + places;  // [(top + 1) * block]
   float* gathered = fine_logits + (p.top + 1) * block;
 
   earlier_are_over();
   let_next_begin();
+  float gates[3];
   if (d < dim) {
+#pragma unroll
+    for (int branch = 0; branch < 3; branch++) gates[branch] = to_float(p.gates[token.row * 3 + branch]);
     const auto turn = [&](const T* x, Rotation rotation) {
       return from_float<T>(turned(x, token.angles, dim, d, rotation));
     };
@@ -121,13 +123,13 @@ template <class L> __global__ void __launch_bounds__(kStepThreads, 4) sparse_ste
     shared.adjacent[d] = to_float(turn(token.q, Rotation::adjacent));
     shared.halves[d] = to_float(turn(token.q, Rotation::halves));
     k[std::int64_t(position) * dim + d] = turn(token.k, Rotation::adjacent);
-    window_k[position % (p.window + 1) * dim + d] = turn(token.k, Rotation::halves);
-    pending_k[position % block * dim + d] = token.k[d];
+    window_k[position % places * dim + d] = turn(token.k, Rotation::halves);
+    pending_k[(position - own) * dim + d] = token.k[d];
     v[std::int64_t(position) * dim + d] = token.v[d];
   }
-  if ((position + 1) % block == 0) {
-    const std::int64_t w = position / block, matrix = std::int64_t(dim) * dim * block;
-    const auto part = [&](const T* x, std::int64_t size) { return x + kv * size; };
+  if (position - own == block - 1) {
+    const std::int64_t w = visible - 1, matrix = std::int64_t(dim) * dim * block;
+    const auto part = [&](const T* x, std::int64_t size) { return x + token.kv * size; };
     compress(pending_k, part(p.place_k, block * dim), part(p.compress_k, matrix), part(p.bias_k, dim),
              gathered, ck + w * dim, dim, block);
     compress(v + w * block * dim, part(p.place_v, block * dim), part(p.compress_v, matrix),
@@ -136,78 +138,81 @@ template <class L> __global__ void __launch_bounds__(kStepThreads, 4) sparse_ste
   __syncthreads();
 
   const Share<L> share(dim);
-  const T* memory_k = p.memory + kv * p.slots * dim;
+  const T* memory_k = p.memory + std::int64_t(token.kv) * p.slots * dim;
   const T* memory_v = memory_k + p.shape.kv_heads * p.slots * dim;
-  const auto compressed_row = [&](const T* learned, const T* rows) {
-    return [=, slots = p.slots](int i) {
-      return i < slots ? learned + i * dim : rows + std::int64_t(i - slots) * dim;
-    };
+  const auto compressed_row = [dim, slots = p.slots](const T* learned, const T* rows) {
+    return [=](int i) { return i < slots ? learned + i * dim : rows + std::int64_t(i - slots) * dim; };
   };
-  const int first_of_window = position + 1 - window;
-  const auto window_key = [=, places = p.window + 1](int i) {
-    return window_k + (first_of_window + i) % places * dim;
-  };
+  const int first_of_window = position + 1 - window, first_place = first_of_window % places;
   step_logits(share, shared.plain, p.slots + visible, p.scale, compressed_logits,
               compressed_row(memory_k, ck));
-  step_logits(share, shared.halves, window, p.scale, window_logits, window_key);
+  step_logits(share, shared.halves, window, p.scale, window_logits, [=](int i) {
+    const int place = first_place + i;
+    return window_k + (place < places ? place : place - places) * dim;
+  });
   __syncthreads();
 
-  const int warp = d / 32;
+  // One warp looks for blocks while the others go on with the window.
   if (warp == 0) {
-    // The picks look at logits, which the exponential would round.
-    float max = -INFINITY, sum = 0;
-    for (int i = d; i < p.slots + visible; i += 32) max = fmaxf(max, compressed_logits[i]);
-    max = warp_max(max);
-    for (int i = d; i < p.slots + visible; i += 32) sum += fast_exp(compressed_logits[i] - max);
-    choose(shared, compressed_logits + p.slots, visible, p.top, max + logf(warp_sum(sum)));
-    __syncwarp();
-    const float total = warp_softmax(compressed_logits, p.slots + visible).sum;
-    if (d == 0) shared.total[kCompressed] = total;
-  } else if (warp == 1) {
-    const float total = warp_softmax(window_logits, window).sum;
-    if (d == 32) shared.total[kWindow] = total;
+    const Softmax softmax(compressed_logits, p.slots + visible);
+    choose(shared, compressed_logits + p.slots, visible, p.top, softmax.max + logf(softmax.sum));
+    if (d == 0) shared.compressed_max = softmax.max, shared.total[kCompressed] = softmax.sum;
+  } else {
+    const Softmax softmax(window_logits, window);
+    if (d == 32) shared.total[kWindow] = softmax.sum;
+    step_sum(
+        share, window, sums + kWindow * kStepWarps * dim, 1,
+        [&](int i) { return softmax.weight(window_logits[i]); },
+        [=](int i) { return v + std::int64_t(first_of_window + i) * dim; });
   }
   __syncthreads();
 
-  const int picked = shared.valid * block, own = position / block * block;
-  const int fine = picked + position - own + 1;
+  const int picked = shared.valid * block, fine = picked + position - own + 1;
   const auto fine_row = [&](const T* rows) {
-    return [=, &shared](int i) {
-      const int key = i < picked ? shared.picks[i / block] * block + i % block : own + i - picked;
+    return [=, &p, &shared](int i) {
+      const int pick = p.block_of(i),
+                key = i < picked ? shared.picks[pick] * block + i - pick * block : own + i - picked;
       return rows + std::int64_t(key) * dim;
     };
   };
   step_logits(share, shared.adjacent, fine, p.scale, fine_logits, fine_row(k));
-  step_sum(share, compressed_logits, p.slots + visible, sums + kCompressed * kStepWarps * dim,
-           compressed_row(memory_v, cv));
-  step_sum(share, window_logits, window, sums + kWindow * kStepWarps * dim,
-           [=](int i) { return v + std::int64_t(first_of_window + i) * dim; });
-  __syncthreads();
-  if (warp == 0) {
-    const float total = warp_softmax(fine_logits, fine).sum;
-    if (d == 0) shared.total[kSelected] = total;
-  }
-  __syncthreads();
-  step_sum(share, fine_logits, fine, sums + kSelected * kStepWarps * dim, fine_row(v));
+  step_sum(
+      share, p.slots + visible, sums + kCompressed * kStepWarps * dim, 0,
+      [&, max = shared.compressed_max](int i) { return fast_exp(compressed_logits[i] - max); },
+      compressed_row(memory_v, cv));
   __syncthreads();
 
-  const std::int64_t row = token.sample * p.shape.heads + token.head;
+  const Softmax softmax(fine_logits, fine);
+  if (d == 0) shared.total[kSelected] = softmax.sum;
+  step_sum(
+      share, fine, sums + kSelected * kStepWarps * dim, 0,
+      [&](int i) { return softmax.weight(fine_logits[i]); }, fine_row(v));
+  __syncthreads();
+
   if (d < dim) {
     float y = 0;
 #pragma unroll
     for (int branch = 0; branch < 3; branch++) {
-      const float out = sum_of_warps(sums + branch * kStepWarps * dim, dim, d) / shared.total[branch];
-      y += sigmoid(to_float(p.gates[row * 3 + branch])) * to_float(from_float<T>(out));
+      const int first_warp = branch == kWindow ? 1 : 0;
+      const float out =
+          sum_of_warps(sums + branch * kStepWarps * dim, dim, d, first_warp) / shared.total[branch];
+      y += sigmoid(gates[branch]) * to_float(from_float<T>(out));
     }
-    p.y[row * dim + d] = from_float<T>(y);
+    p.y[token.row * dim + d] = from_float<T>(y);
   }
-  if (p.selected && d < p.top) p.selected[row * p.top + d] = d < shared.valid ? shared.picks[d] : -1;
+  if (p.selected && d < p.top) {
+    int below = 0;  // ascending: after those that are less
+    for (int j = 0; j < shared.valid; j++) below += d < shared.valid && shared.picks[j] < shared.picks[d];
+    p.selected[token.row * p.top + (d < shared.valid ? below : d)] = d < shared.valid ? shared.picks[d] : -1;
+  }
 }
 
 }  // namespace
 
 Status run(Cuda cuda, const SparseStep& p) noexcept {
   const auto& s = p.shape;
+  const bool power = std::has_single_bit(std::uint64_t(p.block));
+  if (s.samples > 65535) return {1, "over 65,535 samples"};
   if (p.top > kMostPicks) return {1, "over 64 picks of a query"};
   const std::int64_t floats = 3 * kStepWarps * s.dim + p.slots + s.capacity / p.block + p.window + 1 +
                               (p.top + 1) * p.block + p.block * s.dim;
@@ -239,7 +244,10 @@ Status run(Cuda cuda, const SparseStep& p) noexcept {
                            data<T>(p.bias_v),
                            p.selected,
                            s,
+                           int(s.heads / s.kv_heads),
+                           int(s.capacity / p.block),
                            int(p.block),
+                           power ? std::countr_zero(std::uint64_t(p.block)) : -1,
                            int(p.top),
                            int(p.window),
                            int(p.slots),
@@ -248,8 +256,8 @@ Status run(Cuda cuda, const SparseStep& p) noexcept {
                 sparse_step<L>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
             !status.ok())
           return status;
-        return launch_early(sparse_step<L>, dim3(unsigned(s.samples * s.heads)), kStepThreads, bytes, cuda,
-                            step);
+        return launch_early(sparse_step<L>, dim3(unsigned(s.heads), unsigned(s.samples)), kStepThreads, bytes,
+                            cuda, step);
       },
       p.qkv.t, p.y, p.gates, p.k, p.v, p.window_k, p.pending_k, p.ck, p.cv, p.memory, p.place_k, p.place_v,
       p.compress_k, p.compress_v, p.bias_k, p.bias_v);

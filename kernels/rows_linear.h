@@ -5,16 +5,22 @@
 
 namespace k {
 
-// y = act(norm(x) weight^T + bias) + residual. What rounds where is what the ops of training round: the
-// normed rows, the sum with its bias where an activation follows, the result.
+struct RowsProduct {
+  Out y;                 // [rows, out], of x's type or fp32
+  In weight, bias = {};  // [out, in], [out] or null
+  std::int64_t out = 0;
+};
+// y = act(norm(x) weight^T + bias) + residual. What rounds: the sum with its bias where an activation
+// follows, and the result. The rows' norm is exact in fp32; in bf16 it is x times the norm's weights that is
+// rounded, and the sum is multiplied by 1 / sqrt(mean(x^2) + eps).
 struct RowsLinear {
-  Out y;                    // [rows, out], of x's type or fp32
-  In x, weight;             // [rows, in], [out, in], of one type
-  In norm = {};             // [in]: x is normed first as by RmsNormForward; null: it is not
-  In bias = {};             // [out] or null
-  In residual = {};         // [rows, out] or null; excludes `gelu`
-  float* normed = nullptr;  // scratch with `norm`: [rows, in + 1]
-  std::int64_t rows, out, in;
+  RowsProduct first, second = {};  // of the same rows; the second, without activation and residual, if it has
+                                   // outputs
+  In x;                            // [rows, in], of the weights' type
+  In norm = {};                    // [in]: x is normed first as by RmsNormForward; null: it is not
+  In residual = {};                // [rows, out] or null; excludes `gelu`
+  float* normed = nullptr;         // scratch of the CPU body with `norm`: [rows, in + 1]
+  std::int64_t rows, in;
   float eps = 0;
   bool gelu = false;
 };

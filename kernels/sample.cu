@@ -179,11 +179,24 @@ __device__ void keep_first(Candidates& c, Shared& s, const Weight& weight, const
   c.last = s.last;
 }
 
-// Moves the candidates, at most kThreads, to the list.
+// Leaves out what cannot be among the `keep` largest: that many threads have a key that is larger, or equal.
+__device__ void leave_out_small(Candidates& c, int keep) {
+  std::uint32_t mine = kNoKey, low = c.least, high = UINT_MAX;
+  c.for_each([&](std::uint32_t key, std::uint32_t) { mine = max(mine, key); });
+  while (low < high) {
+    const std::uint32_t middle = low + (high - low) / 2 + 1;
+    if (__syncthreads_count(mine >= middle) >= keep) low = middle;
+    else high = middle - 1;
+  }
+  if (low != c.least) c.least = low, c.last = UINT_MAX;
+}
+
+// Moves the candidates to the list if they fit there, at most kThreads.
 __device__ void gather(Candidates& c, Shared& s) {
   std::uint64_t mine = 0;
   c.for_each_in_order([&](std::uint32_t, std::uint32_t) { mine++; });
   const Sums sums = block_sums(mine, s);
+  if (sums.all > kThreads) return;
   auto at = std::uint32_t(sums.before);
   c.for_each_in_order([&](std::uint32_t key, std::uint32_t token) {
     s.list_keys[at] = key;
@@ -261,10 +274,14 @@ template <class T> __device__ std::uint32_t draw(std::uint32_t* keys, const T* l
   }
   const bool bans = rule.banned >= 0 && rule.banned < p.vocab;
   if (rule.keep > 0 && rule.keep < p.vocab - bans) {
+    if (rule.keep <= kThreads) {  // most of a large vocabulary need not be looked at digit by digit
+      leave_out_small(c, int(rule.keep));
+      gather(c, s);
+    }
     keep_first(
         c, s, [](std::uint32_t) { return std::uint64_t(1); },
         [&](std::uint64_t) { return std::uint64_t(rule.keep); });
-    if (rule.keep <= kThreads) gather(c, s);
+    if (rule.keep <= kThreads && !c.tokens) gather(c, s);
   }
   double least = -INFINITY;
   if (rule.top_p < 1 || rule.min_p > 0) {

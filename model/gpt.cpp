@@ -87,8 +87,8 @@ template <class Attend> Tensor Gpt::apply(Tape& t, const Layer& l, const Tensor&
   Tensor mixed;
   {
     const ops::Rows normed = ops::normed(t, x, *l.attention_norm, c.kNormEps);
-    Tensor qkv = ops::linear(t, normed, *l.qkv);
-    const Tensor gates = l.gate ? ops::linear(t, normed, *l.gate, l.gate_bias) : Tensor();
+    auto [qkv, gates] = l.gate ? ops::linear_pair(t, normed, *l.qkv, *l.gate, l.gate_bias)
+                               : std::pair(ops::linear(t, normed, *l.qkv), Tensor());
     mixed = ops::linear_add(t, attend(std::move(qkv), gates), *l.out, nullptr, x);
   }
   const ops::Rows normed = ops::normed(t, mixed, *l.ffn_norm, c.kNormEps);

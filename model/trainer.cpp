@@ -17,6 +17,11 @@ std::int64_t counted(std::span<const std::int32_t> targets) {
   return std::count_if(targets.begin(), targets.end(), [](std::int32_t t) { return t >= 0; });
 }
 
+engine::Stream upload_stream(const engine::Stream& compute) {
+  return compute.device().kind == engine::DeviceKind::cuda ? engine::Stream::beside(compute)
+                                                           : engine::Stream(compute.device());
+}
+
 }  // namespace
 
 Trainer::Trainer(const Gpt& gpt, engine::ParamStore& store, engine::AdamW& optimizer, engine::Stream& stream,
@@ -25,6 +30,7 @@ Trainer::Trainer(const Gpt& gpt, engine::ParamStore& store, engine::AdamW& optim
       store_(store),
       optimizer_(optimizer),
       stream_(stream),
+      uploads_(upload_stream(stream)),
       sizes_(sizes),
       arena_(stream.device()),
       context_{stream, arena_} {
@@ -35,6 +41,8 @@ Trainer::Trainer(const Gpt& gpt, engine::ParamStore& store, engine::AdamW& optim
   losses_ = Tensor::persistent(device, all, DType::f32);
   for (int i = 0; i < 2; i++) {
     Exchange& e = exchanges_.emplace_back(device);
+    e.arrived_ids = Tensor::persistent(device, all, DType::i32);
+    e.arrived_targets = Tensor::persistent(device, all, DType::i32);
     e.ids = engine::allocate_staging(device, ids_.bytes());
     e.targets = engine::allocate_staging(device, targets_.bytes());
     e.scalars = engine::allocate_staging(device, sizeof(k::AdamWScalars));
@@ -47,7 +55,7 @@ Trainer::Trainer(const Gpt& gpt, engine::ParamStore& store, engine::AdamW& optim
   arena_.commit();
 }
 
-void Trainer::upload(std::span<const MicroBatch> batches, const Exchange& exchange) {
+void Trainer::upload(std::span<const MicroBatch> batches, Exchange& exchange) {
   const std::size_t bytes = std::size_t(rows()) * sizeof(std::int32_t);
   for (std::size_t i = 0; i < batches.size(); i++) {
     if (batches[i].ids.size_bytes() != bytes || batches[i].targets.size_bytes() != bytes)
@@ -55,8 +63,12 @@ void Trainer::upload(std::span<const MicroBatch> batches, const Exchange& exchan
     std::memcpy(exchange.ids.get() + i * bytes, batches[i].ids.data(), bytes);
     std::memcpy(exchange.targets.get() + i * bytes, batches[i].targets.data(), bytes);
   }
-  stream_.copy(ids_.data(), exchange.ids.get(), batches.size() * bytes);
-  stream_.copy(targets_.data(), exchange.targets.get(), batches.size() * bytes);
+  uploads_.copy(exchange.arrived_ids.data(), exchange.ids.get(), batches.size() * bytes);
+  uploads_.copy(exchange.arrived_targets.data(), exchange.targets.get(), batches.size() * bytes);
+  exchange.uploaded.record(uploads_);
+  stream_.follow(exchange.uploaded);
+  stream_.copy(ids_.data(), exchange.arrived_ids.data(), batches.size() * bytes);
+  stream_.copy(targets_.data(), exchange.arrived_targets.data(), batches.size() * bytes);
 }
 
 // In a rehearsal (before commit) nothing runs: there are no numbers yet.

@@ -54,9 +54,10 @@ class Trainer {
   // What goes to the device before a step and comes back after it, in memory that the copies can use while
   // the host goes on. Two, so that one step can be prepared while another runs.
   struct Exchange {
-    explicit Exchange(engine::Device device) : done(device) {}
+    explicit Exchange(engine::Device device) : uploaded(device), done(device) {}
     std::shared_ptr<std::byte> ids, targets, scalars, losses, sum_of_squares;
-    engine::Event done;  // the copies back have arrived
+    engine::Tensor arrived_ids, arrived_targets;  // on the device, until the step's turn comes
+    engine::Event uploaded, done;                 // have arrived there; the copies back have arrived
   };
   struct UnderWay {
     std::size_t exchange;
@@ -64,7 +65,7 @@ class Trainer {
     std::int64_t targets;
   };
   std::int64_t rows() const noexcept { return sizes_.batch * sizes_.length; }
-  void upload(std::span<const MicroBatch>, const Exchange&);
+  void upload(std::span<const MicroBatch>, Exchange&);
   void run_micro_batch(std::int64_t index, bool training, float grad_scale);
   void perform(engine::Graph&, const std::function<void()>& work);
   double loss_sum(const Exchange&, std::size_t micro_batches) const;
@@ -73,6 +74,7 @@ class Trainer {
   engine::ParamStore& store_;
   engine::AdamW& optimizer_;
   engine::Stream& stream_;
+  engine::Stream uploads_;  // brings a step's tokens while the one before runs
   StepSizes sizes_;
   engine::Arena arena_;
   engine::Context context_;

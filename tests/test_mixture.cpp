@@ -26,7 +26,7 @@ std::vector<std::size_t> parts_of(Interleaving order, std::size_t draws) {
 void write_tokens(const std::filesystem::path& path, std::uint32_t first, std::uint32_t count) {
   std::vector<std::string> tokens{"[PAD]", "[UNK]", "[SEP]"};
   for (int i = 0; i < 2000; i++) tokens.push_back("w" + std::to_string(i));
-  const data::WordPiece vocabulary(std::move(tokens), true, "a test");
+  const data::WordPiece vocabulary(std::move(tokens), data::BertRules{}, "a test");
   std::vector<std::uint32_t> ids(count);
   std::iota(ids.begin(), ids.end(), first);
   data::TokenFileWriter writer(path, vocabulary, true, {.rule = data::Split::Rule::tail, .share = 0});

@@ -31,18 +31,22 @@ class Product {
     const Tensor normed = Tensor::persistent(stream_.device(), {rows * (c_.in + 1)}, DType::f32);
     arena.commit();
     const auto in = [](const Tensor& t, bool wanted) { return wanted ? k::In(t) : k::In{}; };
-    context.launch("rows", k::RowsLinear{.y = y.tensor().out(),
-                                         .x = x_,
-                                         .weight = weight_,
-                                         .norm = in(norm_, c_.norm),
-                                         .bias = in(bias_, c_.bias),
-                                         .residual = in(residual_, c_.residual),
-                                         .normed = normed.f32(),
-                                         .rows = rows,
-                                         .out = c_.out,
-                                         .in = c_.in,
-                                         .eps = 1e-6f,
-                                         .gelu = c_.gelu});
+    tests::Guarded second(stream_.device(), {rows, c_.out}, stream_, dtype_);
+    const k::RowsProduct product{y.tensor().out(), weight_, in(bias_, c_.bias), c_.out};
+    context.launch("rows",
+                   k::RowsLinear{.first = product,
+                                 .second = {second.tensor().out(), weight_, in(bias_, c_.bias), c_.out},
+                                 .x = x_,
+                                 .norm = in(norm_, c_.norm),
+                                 .residual = in(residual_, c_.residual),
+                                 .normed = normed.f32(),
+                                 .rows = rows,
+                                 .in = c_.in,
+                                 .eps = 1e-6f,
+                                 .gelu = c_.gelu});
+    CHECK(second.bands_intact());
+    if (!c_.gelu && !c_.residual && !c_.wide)  // it has neither, and is the same else
+      CHECK(tests::same_bits(second.tensor().to_host(stream_), y.tensor().to_host(stream_)));
     auto values = y.tensor().to_host(stream_);
     CHECK(y.bands_intact());
     return values;

@@ -80,38 +80,62 @@ void Projection::backward_bias(Back& b, const Tensor& dy) const {
            k::ColumnSum{.y = b.into(*bias), .x = dy, .partial = partial.f32(), .rows = rows, .dim = out});
 }
 
+k::RowsProduct rows_product(const Projection& linear, const Tensor& y) {
+  require(y.shape() == Shape({linear.rows, linear.out}), Exit::failure, "linear: {} gives [{}, {}], not {}",
+          linear.weight->name, linear.rows, linear.out, to_string(y.shape()));
+  return {.y = y.out(),
+          .weight = linear.weight->value,
+          .bias = linear.bias ? k::In(linear.bias->value) : k::In{},
+          .out = linear.out};
+}
+
 struct Extras {  // of a product of few rows
-  Tensor residual = {}, into = {};
+  Tensor residual = {};
   bool gelu = false;
+  k::RowsProduct second = {};
 };
 
-Tensor few_rows(Tape& t, const ops::Rows& rows, Param& weight, Param* bias, const Extras& extras = {}) {
-  const Projection linear(rows.x, weight, bias);
-  const Tensor y = extras.into ? extras.into : t.make({linear.rows, linear.out}, rows.x.dtype());
-  require(y.shape() == Shape({linear.rows, linear.out}), Exit::failure, "linear: {} gives [{}, {}], not {}",
-          weight.name, linear.rows, linear.out, to_string(y.shape()));
-  const Tensor normed = rows.norm ? t.make({linear.rows * (linear.in + 1)}) : Tensor();
-  t.launch("linear of rows", k::RowsLinear{.y = y.out(),
+void few_rows(Tape& t, const ops::Rows& rows, const Projection& linear, const Tensor& y,
+              const Extras& extras = {}) {
+  const bool scratch = rows.norm && t.context().device().kind == DeviceKind::cpu;
+  const Tensor normed = scratch ? t.make({linear.rows * (linear.in + 1)}) : Tensor();
+  t.launch("linear of rows", k::RowsLinear{.first = rows_product(linear, y),
+                                           .second = extras.second,
                                            .x = rows.x,
-                                           .weight = weight.value,
                                            .norm = rows.norm ? k::In(rows.norm->value) : k::In{},
-                                           .bias = bias ? k::In(bias->value) : k::In{},
                                            .residual = extras.residual ? k::In(extras.residual) : k::In{},
-                                           .normed = normed ? normed.f32() : nullptr,
+                                           .normed = scratch ? normed.f32() : nullptr,
                                            .rows = linear.rows,
-                                           .out = linear.out,
                                            .in = linear.in,
                                            .eps = rows.eps,
                                            .gelu = extras.gelu});
+}
+
+Tensor few_rows(Tape& t, const ops::Rows& rows, Param& weight, Param* bias, const Extras& extras = {}) {
+  const Projection linear(rows.x, weight, bias);
+  const Tensor y = t.make({linear.rows, linear.out}, rows.x.dtype());
+  few_rows(t, rows, linear, y, extras);
   return y;
 }
 
 }  // namespace
 
 Tensor ops::logits(Tape& t, const Tensor& x, Param& head, const Tensor& into) {
-  const std::int64_t rows = x.numel() / x.shape()[-1];
-  return few_rows(t, x, head, nullptr,
-                  {.into = into ? into : t.make({rows, head.value.shape()[0]}, DType::f32)});
+  const Projection linear(x, head, nullptr);
+  const Tensor y = into ? into : t.make({linear.rows, linear.out}, DType::f32);
+  few_rows(t, x, linear, y);
+  return y;
+}
+
+std::pair<Tensor, Tensor> ops::linear_pair(Tape& t, const Rows& x, Param& first, Param& second, Param* bias) {
+  if (!t.stepping()) {
+    Tensor y = linear(t, x, first);
+    return {std::move(y), linear(t, x, second, bias)};
+  }
+  const Projection other(x.x, second, bias);
+  const Tensor z = t.make({other.rows, other.out}, x.x.dtype());
+  Tensor y = few_rows(t, x, first, nullptr, {.second = rows_product(other, z)});
+  return {std::move(y), z};
 }
 
 Tensor ops::linear(Tape& t, const Rows& x, Param& weight, Param* bias) {
