@@ -174,9 +174,9 @@ tools::Body set_up(CLI::App& app, Flags& f) {
       ->required()
       ->type_name("FILE");
   auto* prompt = app.add_option("-p,--prompt", f.prompt, "Text to go on from")->type_name("TEXT");
-  auto* file = tools::refuse_empty(
-      app.add_option("-f,--file", f.prompt_file, "File with that text, - for standard input"));
-  file->type_name("FILE")->excludes(prompt);
+  tools::refuse_empty(app.add_option("-f,--file", f.prompt_file, "File with that text, - for standard input"))
+      ->type_name("FILE")
+      ->excludes(prompt);
   tools::add_integer(app, "-n,--tokens", f.tokens, -1, std::int64_t(1) << 30,
                      "Most tokens to add; -1: up to the trained length");
   tools::add_real(app, "--temp", s.temperature, 0, 1e6, "Temperature; 0: always the likeliest token");
@@ -190,18 +190,16 @@ tools::Body set_up(CLI::App& app, Flags& f) {
   tools::add_integer(app, "--repeat-last-n", s.repeat_last, 0, std::int64_t(1) << 30,
                      "How far back the penalty looks");
   tools::add_integer(app, "--seed", f.seed, -1, std::int64_t(1) << 62, "-1: a random one, printed");
-  auto* stop =
-      app.add_option("--stop", f.rules.stops, "End a text before this, which is not shown; repeatable");
-  stop->type_name("TEXT")->allow_extra_args(false)->default_str("");
+  app.add_option("--stop", f.rules.stops, "End a text before this, which is not shown; repeatable")
+      ->type_name("TEXT")
+      ->allow_extra_args(false)
+      ->default_str("");
   app.add_flag("--ignore-eos", f.ignore_end_of_text, "Never end a text");
-  auto* samples = tools::add_integer(app, "-N,--samples", f.samples, 1, 1 << 20,
-                                     "Number of texts, separated by a line ---");
-  auto* interactive =
-      app.add_flag("-i,--interactive", f.interactive, "Go on from each line of standard input");
-  auto* scored = tools::refuse_empty(
-      app.add_option("--ppl", f.scored_file, "Print how well this text or token file is predicted"));
-  scored->type_name("FILE");
-  for (auto* other : {prompt, file, stop, samples, interactive}) scored->excludes(other);
+  tools::add_integer(app, "-N,--samples", f.samples, 1, 1 << 20, "Number of texts, separated by a line ---");
+  app.add_flag("-i,--interactive", f.interactive, "Go on from each line of standard input");
+  tools::refuse_empty(
+      app.add_option("--ppl", f.scored_file, "Print how well this text or token file is predicted"))
+      ->type_name("FILE");
   app.add_flag("--decode-urls", f.rules.decode_urls, "Show percent escapes as what they stand for");
   app.add_flag("--no-stream", f.no_stream, "Write each text when it is complete");
   app.add_option("--device", f.device, "auto, cpu, cuda or cuda:N");
@@ -210,6 +208,10 @@ tools::Body set_up(CLI::App& app, Flags& f) {
   tools::add_integer(app, "--threads", f.threads, 0, 4096, "CPU threads; 0: all that this process may use");
   app.add_flag("--quiet", f.quiet, "Neither seed nor timing on stderr");
   return [&app, &f] {
+    if (!f.scored_file.empty())
+      for (const char* other : {"--prompt", "--file", "--stop", "--samples", "--interactive"})
+        require(app.count(other) == 0, Exit::usage,
+                "--ppl and {} exclude each other: what is scored is read, not written", other);
     if (f.sampler.top_frac > 0) {  // the reference program's filter stands alone unless others are asked for
       if (app.count("--top-k") == 0) f.sampler.top_k = 0;
       if (app.count("--top-p") == 0) f.sampler.top_p = 1;
