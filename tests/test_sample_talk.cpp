@@ -156,12 +156,14 @@ TEST_CASE("sample: on a terminal the end of input ends a conversation") {
 TEST_CASE("sample: signals to a conversation without a terminal end it") {
   const tests::TempDir folder;
   for (const auto& [name, code] : {std::pair("INT", 130), std::pair("TERM", 143)}) {
+    const std::string out = "'" + (folder / name).string() + "'";
     tests::write_file(folder / "run", "(echo 北京; sleep 1) | " +
-                                          command("-i -n 1000000000 --ignore-eos --quiet &\n") +
-                                          "sleep 0.5\nkill -" + name + " $!\nwait $!\n");
+                                          command("-i -n 1000000000 --ignore-eos --quiet >" + out + " &\n") +
+                                          "until [ -s " + out + " ]; do sleep 0.05; done\nkill -" + name +
+                                          " $!\nwait $!\n");
     const Ran ran = run_command("bash -m '" + (folder / "run").string() + "'");
     CHECK(ran.code == code);
-    CHECK(ran.out.ends_with("\n"));
+    CHECK(tests::read_file(folder / name).ends_with("\n"));
     CHECK(ran.err.find("stopped by a signal") != std::string::npos);
   }
 }
