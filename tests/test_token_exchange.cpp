@@ -104,7 +104,7 @@ TEST_CASE("token exchange: the bytes of each format") {
   CHECK(npy.size() == 128);
   CHECK(exported(small, 0, 9, TokenFormat::npy) == npy + narrow(all));
   const std::string wide = exported(large, 0, 9, TokenFormat::npy);
-  CHECK(wide.find("'<u4'") == 21);
+  CHECK(wide.find("'<u4'") == 20);
   CHECK(wide.substr(128) == as_text(all));
   CHECK(code_of([&] { exported(large, 0, 9, TokenFormat::nanogpt); }) == 2);
 }
