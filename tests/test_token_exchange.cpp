@@ -246,7 +246,9 @@ TEST_CASE("token exchange: bad files, one line each") {
   write_tokens(dir / "tokens", vocabulary(20));
   write_tokens(dir / "large", vocabulary(65537));
   engine::ContainerWriter checkpoint;
+  const std::string payload = vocabulary(20).serialize();
   checkpoint.set("format", "nsa-checkpoint/1");
+  checkpoint.add("tokenizer", engine::FileType::u8, {payload.size()}, std::as_bytes(std::span(payload)));
   checkpoint.save(dir / "checkpoint");
   const std::string ids = narrow({5, 6, 3}), good = llmc(20240520, 1, 3, ids);
   std::string swapped = good;
@@ -301,7 +303,7 @@ TEST_CASE("token exchange: bad files, one line each") {
   refused("export nanogpt large -o new", 2, {"16 bits", "llmc or npy"});
   refused("export npy tokens -o tokens", 2, {"tokens", "also an input"});
   REQUIRE(tests::run_command("cd " + quoted(dir.path()) + " && " + tests::program("inspect") +
-                             " import nanogpt foreign --vocab vocabulary -o one")
+                             " import nanogpt foreign --vocab checkpoint -o one")
               .code == 0);
   refused("export npy one -o new --part validation", 3, {"validation part is empty"});
 }
