@@ -26,7 +26,7 @@ FUZZ      := $(filter-out tests/fuzz/libfuzzer.cpp,$(wildcard tests/fuzz/*.cpp))
 TESTS     := $(wildcard tests/*.cpp) $(FUZZ)
 # What the fuzz targets need of the library.
 FUZZED    := $(filter-out data/prepare.cpp data/part_stream.cpp data/block_converter.cpp data/token_file_writer.cpp \
-               data/interrupt.cpp data/vocabulary_trainer.cpp,$(wildcard data/*.cpp)) $(wildcard engine/*.cpp) kernels/adamw.cpp kernels/basic.cpp kernels/matmul.cpp \
+               data/token_exchange.cpp data/interrupt.cpp data/vocabulary_trainer.cpp,$(wildcard data/*.cpp)) $(wildcard engine/*.cpp) kernels/adamw.cpp kernels/basic.cpp kernels/matmul.cpp \
              model/config.cpp $(addprefix tools/,cli.cpp console.cpp format.cpp train_flags.cpp train_state.cpp)
 TARGETS   := $(basename $(notdir $(filter-out %/support.cpp,$(FUZZ))))
 SECONDS   ?= 60

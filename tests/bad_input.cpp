@@ -33,6 +33,7 @@ Scene::Scene() {
   fs::create_directory(folder_ / "folder");
   REQUIRE(run("tokenizer train text -o tokenizer --kind char --t2s off").code == 0);
   REQUIRE(run("prepare text -o other.bin --kind char --t2s off").code == 0);
+  REQUIRE(run("inspect export nanogpt zhwiki.bin -o ids").code == 0);
 }
 
 const std::vector<std::string>& Scene::foreign() {

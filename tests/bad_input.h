@@ -24,7 +24,8 @@ struct FileState {
 class Scene {
  public:
   // Holds `text`, `tokenizer` (of text), `zhwiki.bin`, `ckpt.bin`, `ckpt.best.bin` (see TrainedModel),
-  // `other.bin` (text as tokens of another vocabulary), an empty folder `folder`, and foreign files.
+  // `other.bin` (text as tokens of another vocabulary), `ids` (of zhwiki.bin, nanoGPT's), an empty folder
+  // `folder`, and foreign files.
   Scene();
   std::filesystem::path operator/(const std::string& name) const { return folder_ / name; }
   Ran run(const std::string& command) const;

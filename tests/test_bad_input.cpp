@@ -28,6 +28,8 @@ const std::vector<Sound>& sound() {
       {"inspect", "inspect info zhwiki.bin"},
       {"inspect", "inspect verify zhwiki.bin"},
       {"inspect", "inspect ids zhwiki.bin --count 1"},
+      {"inspect", "inspect import nanogpt ids --vocab zhwiki.bin -o new"},
+      {"inspect", "inspect export nanogpt zhwiki.bin -o new"},
       {"train_gpt", "train_gpt" + tests::TrainedModel::flags() + "-d zhwiki.bin -o new"},
       {"sample", "sample -c ckpt.bin --quiet"},
   };
@@ -147,7 +149,13 @@ TEST_CASE("bad input: flags that are missing, contradict each other, or point at
                                  {"tokenizer train text -o /dev/null", 2, {"/dev/null", "regular file"}},
                              });
   scene.refuses("inspect", {
-                               {"inspect", 2, {"info", "verify", "ids"}},
+                               {"inspect", 2, {"info", "verify", "ids", "import", "export"}},
+                               {"inspect import", 2, {"FORMAT is required"}},
+                               {"inspect import sideways ids", 2, {"FORMAT sideways", "llmc|nanogpt"}},
+                               {"inspect import nanogpt ids -o new", 2, {"--vocab is required"}},
+                               {"inspect export npy zhwiki.bin", 2, {"--output is required"}},
+                               {"inspect export npy zhwiki.bin -o folder", 2, {"folder", "regular file"}},
+                               {"inspect export npy ckpt.bin -o new", 2, {"ckpt.bin", "token file"}},
                                {"inspect ids zhwiki.bin", 2, {"--count is required"}},
                                {"inspect verify", 2, {"FILE is required"}},
                                {"inspect ids zhwiki.bin zhwiki.bin --count 1", 2, {"zhwiki.bin"}},
@@ -182,16 +190,23 @@ TEST_CASE("bad input: files that are missing, foreign, empty or folders, for eve
                                 {start + "--init-from " + file, 4, {file}},
                                 {"train_gpt --resume -o " + file, 4, {file}}});
     scene.refuses("sample", {{"sample -c " + file, 4, {file}}});
-    scene.refuses("inspect",
-                  {{"inspect verify " + file, 3, {file}}, {"inspect ids --count 1 " + file, 3, {file}}});
+    scene.refuses("inspect", {{"inspect verify " + file, 3, {file}},
+                              {"inspect ids --count 1 " + file, 3, {file}},
+                              {"inspect import llmc " + file + " --vocab zhwiki.bin -o new", 3, {file}},
+                              {"inspect import nanogpt " + file + " --vocab zhwiki.bin -o new", 3, {file}},
+                              {"inspect import nanogpt ids -o new --vocab " + file, 4, {file}},
+                              {"inspect export npy -o new " + file, 3, {file}}});
     if (file != "other.safetensors") scene.refuses("inspect", {{"inspect info " + file, 3, {file}}});
   }
   CHECK(scene.run("inspect info other.safetensors").out == "weight                   F32 [2], 8 bytes\n");
   // Reading devices and FIFOs neither ends nor waits for ever.
   REQUIRE(scene.run("mkfifo fifo").code == 0);
   for (const std::string file : {"fifo", "/dev/zero"}) {
-    scene.refuses("inspect", {{"timeout 10 inspect info " + file, 3, {file, "regular file"}},
-                              {"timeout 10 inspect verify " + file, 3, {file, "regular file"}}});
+    scene.refuses(
+        "inspect",
+        {{"timeout 10 inspect info " + file, 3, {file, "regular file"}},
+         {"timeout 10 inspect import llmc --vocab zhwiki.bin -o new " + file, 3, {file, "regular file"}},
+         {"timeout 10 inspect verify " + file, 3, {file, "regular file"}}});
     scene.refuses("train_gpt", {{"timeout 10 " + train() + "-o new -d " + file, 3, {file, "regular file"}},
                                 {"timeout 10 train_gpt --resume -o " + file, 4, {file, "regular file"}}});
     scene.refuses("sample", {{"timeout 10 sample -c " + file, 4, {file, "regular file"}}});

@@ -17,6 +17,7 @@ bool byte_bpe(Bytes);
 bool checkpoint(Bytes);
 bool container(Bytes);
 bool encode(Bytes);
+bool foreign_tokens(Bytes);
 bool gzip(Bytes);
 bool input(Bytes);
 bool json_lines(Bytes);
@@ -42,6 +43,7 @@ inline constexpr Target kTargets[] = {{"abstract_xml", abstract_xml},
                                       {"checkpoint", checkpoint},
                                       {"container", container},
                                       {"encode", encode},
+                                      {"foreign_tokens", foreign_tokens},
                                       {"gzip", gzip},
                                       {"input", input},
                                       {"json_lines", json_lines},
