@@ -287,6 +287,10 @@ TEST_CASE("live vocabulary: from prepare through train_gpt to sample, with the i
       tests::run_command(tests::program("train_gpt") + tests::TrainedModel::flags() + "-x 1 -d" +
                          in("live.bin") + "--val-data" + in("whole.bin") + "-o" + in("x.bin"));
   tests::check_refused(other, "train_gpt", 4, "vocabulary");
+  run("tokenizer", "train" + text + "--vocab-size 300 -o" + in("bbpe"));
+  tests::check_refused(tests::run_command(tests::program("prepare") + text + "--live-vocab --tokenizer" +
+                                          in("bbpe") + "-o" + in("x.bin")),
+                       "prepare", 2, "byte-level BPE");
   const tests::Ran bytes =
       tests::run_command(tests::program("prepare") + text + "--live-vocab -o" + in("x.bin"));
   tests::check_refused(bytes, "prepare", 2, "--live-vocab");

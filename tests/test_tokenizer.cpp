@@ -179,6 +179,17 @@ TEST_CASE("tokenizer: the program") {
   ran = tests::run_command("printf '今天 Today\\n\\n气\\n' | " + program + " encode --vocab " + in("v.txt"));
   CHECK(ran.out == ids);
 
+  // A vocab.txt comes back byte by byte, but for the line end that the last line may lack.
+  const std::string odd = "a\n[UNK]\n\n\u2028\n##\u2028\n \n[SEP]\n\"\\";
+  tests::write_file(folder / "odd.txt", odd);
+  CHECK(tests::run_command(program + " export " + in("odd.txt") + " -o " + in("v.txt")).code == 0);
+  CHECK(tests::read_file(folder / "v.txt") == odd + "\n");
+  CHECK(tests::run_command(program + " export " + in("odd.txt") + " -o " + in("v.json")).code == 0);
+  const auto json = nlohmann::json::parse(tests::read_file(folder / "v.json"));
+  CHECK(json["model"]["vocab"].size() == 8);
+  CHECK(json["model"]["vocab"]["\u2028"] == 3);
+  CHECK(json["model"]["vocab"]["\"\\"] == 7);
+
   struct Wrong {
     std::string command;
     int code;
