@@ -21,14 +21,13 @@ using Pair = std::uint64_t;  // left id << 32 | right id: the order in which equ
 constexpr Pair pair_of(std::uint32_t left, std::uint32_t right) { return Pair{left} << 32 | right; }
 constexpr std::uint64_t mix(Pair pair) { return pair * 0x9E3779B97F4A7C15u; }
 
-constexpr std::size_t kSums = std::size_t{1} << 20;
+constexpr std::size_t kFewestSums = std::size_t{1} << 8, kMostSums = std::size_t{1} << 20;
 constexpr std::uint32_t kMostSum = UINT32_MAX;
 constexpr std::uint64_t kStep = 64;          // from one level to the next
 constexpr std::size_t kSpare = 2;            // pairs to watch for each token that is still to be made
 constexpr std::size_t kCounted = 1023;       // sums above it are counted as this
 constexpr std::uint32_t kAhead = 8;          // places
 constexpr std::size_t kPollEvery = 1 << 20;  // bytes
-std::size_t sum_of(Pair pair) { return mix(pair) >> (64 - std::countr_zero(kSums)); }
 
 // Lists of numbers that are freed together.
 class Lists {
@@ -143,6 +142,7 @@ class Trainer {
   std::uint64_t times_at(std::uint32_t place) const noexcept {
     return place < times_.size() ? times_[place] : 1;
   }
+  std::size_t sum_of(Pair pair) const noexcept { return mix(pair) >> sum_shift_; }
   bool lower_level();
   void watch_pairs();
   void merge(Pair pair);
@@ -158,6 +158,7 @@ class Trainer {
   std::vector<std::uint32_t> lengths_;  // [ids] of them
   std::uint64_t level_ = UINT64_MAX;
   std::vector<std::uint32_t> sums_;  // [hashes] occurrences of all pairs with that hash, or kMostSum
+  std::uint64_t sum_shift_ = 0;
   WatchList watched_;
   Lists lists_;
   std::priority_queue<Candidate> candidates_;
@@ -166,7 +167,7 @@ class Trainer {
 
 constexpr std::uint32_t kBorder = 0, kInside = UINT32_MAX;  // no tokens of words
 
-Trainer::Trainer(WordCounts counts, const BpeTraining& options) : options_(options), sums_(kSums) {
+Trainer::Trainer(WordCounts counts, const BpeTraining& options) : options_(options) {
   std::array<std::uint32_t, 256> id_of{};
   tokens_.resize(1);
   for (const unsigned char byte : kBytesByLetter) {
@@ -184,6 +185,8 @@ Trainer::Trainer(WordCounts counts, const BpeTraining& options) : options_(optio
       "the different words of the text have {} bytes, more than byte-level BPE can be trained on; give "
       "less text",
       places);
+  sums_.resize(std::clamp(std::bit_ceil(places), kFewestSums, kMostSums));
+  sum_shift_ = 64 - static_cast<std::uint64_t>(std::countr_zero(sums_.size()));
   ids_.reserve(places);
   times_.reserve(repeated);
   ids_.push_back(kBorder);

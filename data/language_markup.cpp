@@ -46,25 +46,47 @@ std::string_view next_rule(std::string_view& rules) {
   return rule;
 }
 
-LanguageRule choose(std::string_view markup, Variant wanted) {
+struct Rule {
+  std::size_t rank = 0;  // of its variant in the order in which one is looked for; that order's size: foreign
+  bool one_way = false;  // "A=>zh-cn:B"
+  std::string_view from;  // A
+  std::string_view text;  // B
+};
+
+constexpr std::size_t kForeign = std::size(kSimplified);
+static_assert(kForeign == std::size(kTraditional));
+
+// Calls use(Rule) for each rule that names a variant.
+template <class Use> void for_each_rule(std::string_view rules, Variant wanted, const Use& use) {
   const auto& order = wanted == Variant::simplified ? kSimplified : kTraditional;
-  std::size_t best = std::size(order);
+  while (!rules.empty()) {
+    std::string_view text = next_rule(rules);
+    Rule rule;
+    if (const std::size_t arrow = text.find("=>"); arrow != text.npos) {
+      rule.one_way = true;
+      rule.from = trimmed(text.substr(0, arrow));
+      text.remove_prefix(arrow + 2);
+    }
+    std::size_t at = 0;
+    const std::string_view variant = rule_variant(text, &at);
+    if (variant.empty()) continue;
+    rule.text = trimmed(text.substr(at));
+    rule.rank = static_cast<std::size_t>(std::ranges::find(order, variant) - std::begin(order));
+    use(rule);
+  }
+}
+
+LanguageRule choose(std::string_view markup, Variant wanted) {
+  std::size_t best = kForeign;
   std::string_view best_text, first_text;
   bool any = false;
-  while (!markup.empty()) {
-    std::string_view rule = next_rule(markup);
-    if (const std::size_t arrow = rule.find("=>"); arrow != rule.npos) rule.remove_prefix(arrow + 2);
-    std::size_t at = 0;
-    const std::string_view variant = rule_variant(rule, &at);
-    if (variant.empty()) continue;
-    const std::string_view text = trimmed(rule.substr(at));
-    if (!any) first_text = text;
+  for_each_rule(markup, wanted, [&](const Rule& rule) {
+    if (!any) first_text = rule.text;
     any = true;
-    const auto rank = static_cast<std::size_t>(std::ranges::find(order, variant) - std::begin(order));
-    if (rank < best) best = rank, best_text = text;
-  }
-  if (best < std::size(order)) return {best_text, true};
-  return {first_text, false};
+    if (rule.rank < best) best = rule.rank, best_text = rule.text;
+  });
+  if (best < kForeign) return {.text = best_text};
+  return {.text = first_text, .verbatim = false};
 }
 
 bool has_rules(std::string_view markup) {
@@ -77,11 +99,12 @@ bool has_rules(std::string_view markup) {
 struct Flags {
   bool silent = false;  // the markup shows nothing
   bool raw = false;     // no rules are looked for
+  RuleChange change = RuleChange::none;
 };
 
 // Flags in front of the bar; unknown ones say nothing.
 Flags parse_flags(std::string_view list) {
-  bool silent = false, title = false, shown = false, raw = false;
+  bool silent = false, title = false, shown = false, raw = false, added = false, removed = false;
   for (;;) {
     const std::size_t end = std::min(list.find(';'), list.size());
     const std::string_view flag = trimmed(list.substr(0, end));
@@ -89,10 +112,16 @@ Flags parse_flags(std::string_view list) {
     title = title || flag == "T";
     shown = shown || flag == "A" || flag == "S";
     raw = raw || flag == "R" || is_variant(flag);
+    added = added || flag == "A" || flag == "H";
+    removed = removed || flag == "-";
     if (end == list.size()) break;
     list.remove_prefix(end + 1);
   }
-  return {silent || (title && !shown), raw};
+  const RuleChange change = raw       ? RuleChange::none
+                            : removed ? RuleChange::remove
+                            : added   ? RuleChange::add
+                                      : RuleChange::none;
+  return {silent || (title && !shown), raw, change};
 }
 
 }  // namespace
@@ -106,14 +135,44 @@ Variant variant_of(std::string_view config) {
 }
 
 LanguageRule resolve_language_markup(std::string_view markup, Variant wanted) {
+  Flags flags;
   if (const std::size_t bar = markup.find('|'); bar != markup.npos) {
-    const Flags flags = parse_flags(markup.substr(0, bar));
+    flags = parse_flags(markup.substr(0, bar));
     markup.remove_prefix(bar + 1);
-    if (flags.silent) return {{}, true};
-    if (flags.raw) return {trimmed(markup), true};
   }
-  if (has_rules(markup)) return choose(markup, wanted);
-  return {markup, true};
+  LanguageRule rule;
+  if (flags.raw && !flags.silent) rule.text = trimmed(markup);
+  else if (!flags.silent) rule = has_rules(markup) ? choose(markup, wanted) : LanguageRule{.text = markup};
+  rule.change = flags.change;
+  rule.rules = markup;
+  return rule;
+}
+
+std::vector<Wording> wordings_of(std::string_view rules, Variant wanted, std::size_t most) {
+  std::vector<Wording> all;
+  const auto add = [&](std::string_view from, std::string_view to) {
+    if (all.size() < most) all.push_back({from, to});
+  };
+  if (!has_rules(rules)) {
+    add(trimmed(rules), trimmed(rules));
+    return all;
+  }
+  std::array<std::size_t, 2> best = {kForeign, kForeign};  // [one way]
+  std::string_view text;                                   // of the best that is not one way
+  for_each_rule(rules, wanted, [&](const Rule& rule) {
+    if (rule.rank >= best[rule.one_way]) return;
+    best[rule.one_way] = rule.rank;
+    if (!rule.one_way) text = rule.text;
+  });
+  for (const bool one_way : {false, true}) {
+    if (best[one_way] == kForeign) continue;
+    for_each_rule(rules, wanted, [&](const Rule& rule) {
+      if (rule.one_way != one_way) return;
+      if (!one_way) add(rule.text, text);
+      else if (rule.rank == best[one_way]) add(rule.from, rule.text);
+    });
+  }
+  return all;
 }
 
 }  // namespace data

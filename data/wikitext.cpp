@@ -400,7 +400,7 @@ void WikitextCleaner::settle(std::string& out, bool all) {
     if (any_open()) end = std::min(end, frames_[base_].mark);
     if (end < kSettled) return;
   }
-  out.append(out_, 0, end);
+  rules_.apply(std::string_view(out_).substr(0, end), all, out);
   out_.erase(0, end);
   for (std::size_t i = base_; i < frames_.size(); ++i) frames_[i].mark -= end;
   dropped_at_ -= static_cast<std::ptrdiff_t>(end);

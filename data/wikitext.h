@@ -9,16 +9,12 @@
 #include <string_view>
 #include <vector>
 
-#include "data/language_markup.h"
+#include "data/page_rules.h"
 #include "data/wiki_templates.h"
 
 namespace data {
 
-// Around text that conversion must leave alone. Neither byte occurs in UTF-8; where one occurs in a page it
-// is replaced by 0xC0, another such byte, so that repair makes and counts the same U+FFFD of it.
-inline constexpr char kVerbatimBegin = '\xFE', kVerbatimEnd = '\xFF';
-inline bool is_verbatim_mark(char c) noexcept { return c == kVerbatimBegin || c == kVerbatimEnd; }
-// Replaces those bytes in a text that has no marks.
+// Replaces the bytes of verbatim marks in a text that has none.
 inline void unmark(std::string& text) { std::ranges::replace_if(text, is_verbatim_mark, '\xC0'); }
 
 // One page after the other. Time is linear in a page; memory does not depend on it: what is open for longer
@@ -26,10 +22,10 @@ inline void unmark(std::string& text) { std::ranges::replace_if(text, is_verbati
 // how a page is cut into pieces. A page need not be well-formed UTF-8.
 class WikitextCleaner {
  public:
-  explicit WikitextCleaner(Variant wanted) : wanted_(wanted) {}
+  explicit WikitextCleaner(Variant wanted) : wanted_(wanted), rules_(wanted) {}
 
   // The next piece of a page. Appends to `out` what is settled: whole lines without blanks at their ends,
-  // none of them empty, with verbatim text between the two marks above.
+  // none of them empty, with verbatim text between two marks (data/page_rules.h).
   void push(std::string_view piece, std::string& out);
   // The end of the page; the object is then as new.
   void finish(std::string& out);
@@ -97,6 +93,7 @@ class WikitextCleaner {
   void settle(std::string& out, bool all);
 
   Variant wanted_;
+  PageRules rules_;             // for what settle() hands on
   std::string pending_;         // source that a step wanted to see more of
   std::uint64_t position_ = 0;  // of the source: bytes before the step that is taken
   std::string out_, scratch_;

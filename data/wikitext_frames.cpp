@@ -81,11 +81,12 @@ bool WikitextCleaner::nearest_is(Kind kind, Kind other) const {
 
 void WikitextCleaner::cut(std::size_t mark) {
   out_.resize(mark);
+  rules_.cut(mark);
   if (dropped_at_ > static_cast<std::ptrdiff_t>(mark)) dropped_at_ = -1;
 }
 
 void WikitextCleaner::drop(std::size_t mark) {
-  out_.resize(mark);
+  cut(mark);
   note_drop();
 }
 
@@ -122,6 +123,7 @@ void WikitextCleaner::close_rule() {
   const Frame frame = frames_.back();
   pop();
   const LanguageRule rule = resolve_language_markup(std::string_view(out_).substr(frame.mark), wanted_);
+  rules_.change(frame.mark, rule.change, rule.rules);
   if (rule.text.empty()) return drop(frame.mark);
   scratch_.assign(rule.text);
   cut(frame.mark);

@@ -117,6 +117,56 @@ TEST_CASE("wikitext: language markup") {
     CHECK(data::variant_of(config) == Variant::traditional);
 }
 
+TEST_CASE("wikitext: rules hold for the rest of a page") {
+  CHECK(marked("電腦-{A|zh-hans:计算机; zh-hant:電腦}-與電腦和计算机") ==
+        "電腦\xFE计算机\xFF與\xFE计算机\xFF和\xFE计算机\xFF");
+  CHECK(text("-{H|zh-cn:软件;zh-tw:軟體;zh-hk:軟件}-軟體、軟件", Variant::traditional) == "軟體、軟體");
+  CHECK(text("-{H|zh-cn:甲;zh-tw:乙}-乙-{-|zh-cn:甲;zh-tw:乙}-乙") == "甲乙");
+  CHECK(text("-{H|zh-cn:甲;zh-tw:乙}-乙-{H|zh-cn:丙;zh-tw:乙}-乙") == "甲丙");
+  CHECK(text("-{H|zh-cn:短;zh-tw:記}--{H|zh-cn:长;zh-tw:記憶體}-記憶、記憶體、憶體") == "短憶、长、憶體");
+  CHECK(text("-{H|舊=>zh-cn:新;zh-cn:甲;zh-tw:乙}-舊新乙甲") == "新新甲甲");
+  CHECK(text("-{H|zh-tw:乙;zh-hk:丙}-乙丙") == "乙丙");
+  CHECK(marked("-{H|后}-后天") == "\xFE后\xFF天");
+  CHECK(text("-{T|zh-cn:甲;zh-tw:乙}-乙-{zh-cn:丁;zh-tw:丙}-丙-{D|zh-cn:丁;zh-tw:丙}-丙") == "乙丁丙丙");
+  CHECK(text("-{H;T|zh-cn:甲;zh-tw:乙}-乙") == "甲");
+  CHECK(marked("-{H|zh-cn:甲;zh-tw:乙}--{R|乙}--{乙}-") == "\xFE乙\xFF\xFE乙\xFF");
+  // What markup says is found first; where it is dropped, its rules are not.
+  CHECK(text("-{H|zh-cn:甲;zh-tw:lang}-{{lang|en|lang}} [[lang|b]] [[Category:lang]][[lang]]") == "甲 b 甲");
+  CHECK(text("{{Infobox|名=很长的名字-{H|zh-cn:甲;zh-tw:乙}-}}乙丙乙") == "甲丙甲");
+  CHECK(text("{{x|{{y|長長長長-{H|zh-cn:甲;zh-tw:乙}-}}-{H|zh-cn:丁;zh-tw:戊}-}}乙戊") == "甲丁");
+  CHECK(text("乙-{H|zh-cn:甲;zh-tw:乙丙}-丙乙丙") == "乙丙甲");  // no word reaches across a rule
+  // Left out: too long, in lines, ill-formed, nothing, a lot.
+  CHECK(text("-{H|zh-cn:甲;zh-tw:" + std::string(65, 'a') + "}-" + std::string(65, 'a')) ==
+        std::string(65, 'a'));
+  CHECK(text("-{H|zh-cn:甲;zh-tw:" + std::string(64, 'a') + "}-" + std::string(64, 'a')) == "甲");
+  CHECK(text("-{H|zh-cn:甲;zh-tw:a\nb}-a\nb") == "a\nb");
+  CHECK(text("-{H|a=>zh-cn:;b=>zh-cn:1234567;c=>zh-cn:123456}-abc") == "ab123456");
+  CHECK(text("-{H|zh-cn:甲;zh-tw:\xE4\xB8}-\xE4\xB8\x99") == "丙");
+  data::WikitextCleaner cleaner(Variant::simplified);
+  std::string pages;
+  for (const char* page : {"-{H|zh-cn:甲;zh-tw:乙}-乙", "乙"})
+    cleaner.push(page, pages), cleaner.finish(pages);
+  CHECK(pages == "\xFE甲\xFF乙");
+}
+
+TEST_CASE("wikitext: a page has only so many rules, and they take linear time") {
+  std::string page;
+  for (int i = 0; i < 100'000; ++i)
+    page += "-{H|zh-cn:x" + std::to_string(i) + ";zh-tw:y" + std::to_string(i) + "z}-";
+  const std::string deep(60, 'a');
+  for (int i = 0; i < 60; ++i)
+    page = "-{H|zh-cn:b;zh-tw:" + deep.substr(0, 1 + static_cast<std::size_t>(i)) + "c}-" + page;
+  page += "\ny0z y939z y940z\n" + repeated(deep, 20'000);
+  const std::clock_t start = std::clock();  // of this process: the machine may be busy
+  data::WikitextCleaner cleaner(Variant::simplified);
+  std::string out;
+  cleaner.push(page, out);
+  cleaner.finish(out);
+  CHECK(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC < 3);
+  std::erase_if(out, data::is_verbatim_mark);
+  CHECK(out.starts_with("x0 x939 y940z\naaaa"));
+}
+
 TEST_CASE("wikitext: hostile pages take linear time") {
   const auto seconds = [](const std::string& page) {
     data::WikitextCleaner cleaner(Variant::simplified);
