@@ -54,7 +54,12 @@ TokenFileSummary import_tokens(ForeignTokens& from, const Tokenizer& tokenizer,
 
 void export_tokens(const TokenFile& file, std::uint64_t from, std::uint64_t to, TokenFormat format,
                    const std::filesystem::path& output, const std::function<void()>& poll) {
-  const std::size_t width = file.vocab_size() <= kMost16Bits ? 2 : 4;
+  const auto tokenizer =
+      file.tokenizer();  // readers know the whole vocabulary's ids, not those of live tokens
+  std::vector<std::int32_t> whole_ids;
+  for (std::uint32_t id = 0; id < file.vocab_size(); id++)
+    whole_ids.push_back(std::int32_t(tokenizer->whole_id(id)));
+  const std::size_t width = tokenizer->whole().size() <= kMost16Bits ? 2 : 4;
   const std::string header = header_of(format, width, to - from);
   engine::DurableFile out(output);
   out.write(std::as_bytes(std::span(header)));
@@ -64,6 +69,7 @@ void export_tokens(const TokenFile& file, std::uint64_t from, std::uint64_t to, 
     poll();
     ids.resize(std::min<std::uint64_t>(kIdsAtOnce, to - from));
     file.read(from, ids);
+    for (std::int32_t& id : ids) id = whole_ids[std::size_t(id)];
     if (width == 2) narrow.assign(ids.begin(), ids.end());
     out.write(width == 2 ? std::as_bytes(std::span(narrow)) : std::as_bytes(std::span(ids)));
   }

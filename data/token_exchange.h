@@ -18,8 +18,8 @@ TokenFileSummary import_tokens(ForeignTokens&, const Tokenizer&, const std::file
                                double validation_share, TokenFileNotes, const std::function<void()>& poll);
 
 // Writes the tokens [from, to) in another format, in 16 bits where all ids of the file's vocabulary fit, else
-// in
-// 32. Throws Error(usage) where the format cannot hold them, Error(io). Memory is bounded.
+// in 32; ids of the whole vocabulary where the file numbers live tokens. Throws Error(usage) where the format
+// cannot hold them, Error(io). Memory is bounded.
 void export_tokens(const TokenFile&, std::uint64_t from, std::uint64_t to, TokenFormat,
                    const std::filesystem::path& output, const std::function<void()>& poll);
 

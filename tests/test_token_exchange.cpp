@@ -6,6 +6,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "data/live_vocabulary.h"
 #include "data/token_exchange.h"
 #include "data/windows.h"
 #include "data/wordpiece.h"
@@ -24,7 +25,7 @@ using Starts = std::vector<std::uint64_t>;
 data::WordPiece vocabulary(std::uint32_t size) {
   std::vector<std::string> tokens = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
   while (tokens.size() < size) tokens.push_back(fmt::format("t{}", tokens.size()));
-  return {std::move(tokens), true, "test"};
+  return {std::move(tokens), data::BertRules{}, "test"};
 }
 
 template <class T> std::string as_text(const std::vector<T>& values) {
@@ -107,6 +108,15 @@ TEST_CASE("token exchange: the bytes of each format") {
   CHECK(wide.find("'<u4'") == 20);
   CHECK(wide.substr(128) == as_text(all));
   CHECK(code_of([&] { exported(large, 0, 9, TokenFormat::nanogpt); }) == 2);
+}
+
+TEST_CASE("token exchange: a file that numbers live tokens gives the whole vocabulary's ids") {
+  const tests::TempDir dir;
+  const data::LiveVocabulary live(std::make_unique<data::WordPiece>(vocabulary(400)),
+                                  {0, 1, 2, 3, 4, 5, 6, 100, 200, 300, 399}, "test");
+  write_tokens(dir / "live", live);
+  CHECK(exported(data::TokenFile(dir / "live"), 0, 9, TokenFormat::nanogpt) ==
+        narrow({5, 6, 3, 100, 3, 200, 300, 399, 3}));
 }
 
 TEST_CASE("token exchange: headers of large files") {
