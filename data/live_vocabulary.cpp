@@ -122,7 +122,7 @@ std::vector<std::uint32_t> live_ids(const WordPiece& vocabulary) {
   if (words_begin) live.insert(live.end(), inside.begin(), inside.end());
   for (const std::string_view name : kSpecialWords) vocabulary.encode(name, live);
   std::ranges::sort(live);
-  live.erase(std::ranges::unique(live).begin(), live.end());
+  live.erase(std::unique(live.begin(), live.end()), live.end());
   return live;
 }
 
