@@ -190,12 +190,13 @@ class Bzip2Source final : public ByteSource {
       forget_packed();
       if (!in_stream_ && !start_stream()) return false;
       if (!want(48)) fail_cut();
-      BitReader mark = bits();
-      const std::uint64_t found = mark.take48();
+      const std::uint64_t found = bits().take48();
       if (found == kBzip2Block) return true;
       if (found != kBzip2End) fail_damaged("no block begins there");
       if (!want(48 + 32)) fail_cut();
-      if (mark.take(32) != stream_crc_) fail_damaged("wrong CRC of the stream");
+      BitReader end = bits();  // only now: wanting more may move the window
+      end.take48();
+      if (end.take(32) != stream_crc_) fail_damaged("wrong CRC of the stream");
       position_ = (position_ + 48 + 32 + 7) / 8 * 8;
       in_stream_ = false;
     }

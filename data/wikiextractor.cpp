@@ -8,7 +8,8 @@
 namespace data {
 namespace {
 
-constexpr std::size_t kTitleBytes = 4096;  // more is no title
+constexpr std::size_t kTitleBytes = 255;     // more is no title in MediaWiki
+constexpr std::size_t kTagBytes = 64 << 10;  // of a line <doc ...>; what is longer is ignored
 
 // The value of title="..." in a line <doc ...>.
 std::string title_of(std::string_view tag) {
@@ -40,6 +41,7 @@ class DocReader {
 
  private:
   void take(const LinePiece& line) {
+    if (in_tag_) return take_tag(line);
     if (line.starts && line.text.starts_with("<doc ")) {
       if (in_document_) {
         if (open_) sink_.abandon();
@@ -47,8 +49,9 @@ class DocReader {
       }
       in_document_ = true;
       open_ = false;
-      title_ = title_of(line.text);
       head_.clear();
+      tag_.clear();
+      take_tag(line);
     } else if (in_document_ && line.starts && line.ends && line.text == "</doc>") {
       in_document_ = false;
       if (open_) sink_.end(title_);
@@ -56,6 +59,13 @@ class DocReader {
     } else if (in_document_) {
       take_text(line);
     }
+  }
+
+  // A line <doc ...> may come in several pieces.
+  void take_tag(const LinePiece& line) {
+    tag_ += line.text.substr(0, kTagBytes - tag_.size());
+    in_tag_ = !line.ends;
+    if (line.ends) title_ = title_of(tag_);
   }
 
   // Title and blank lines are held back until there is a text.
@@ -81,9 +91,10 @@ class DocReader {
 
   Input& input_;
   DocumentSink& sink_;
-  bool in_document_ = false;  // after <doc ...>
+  bool in_document_ = false;  // after <doc
+  bool in_tag_ = false;       // inside the line <doc ...>
   bool open_ = false;         // the sink has its begin()
-  std::string title_, head_;
+  std::string tag_, title_, head_;
 };
 
 }  // namespace
