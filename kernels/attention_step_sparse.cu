@@ -1,5 +1,6 @@
 // The three branches of the sparse attention for one new token, in one launch (docs/model.md 1.2).
 #include "kernels/attention_step.cuh"
+#include "kernels/sample_math.h"
 
 namespace k {
 namespace {
@@ -29,11 +30,6 @@ struct Fixed {  // of shared memory; sums, logits and a block to be compressed f
   int valid;
 };
 enum Branch { kCompressed, kSelected, kWindow };
-
-__device__ std::uint32_t key_of(float logit) {  // in the order of the logits, above 0
-  const std::uint32_t bits = __float_as_uint(logit + 0.f);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
 
 // The warp's picks among logits [blocks], by falling logit, the lower block first among equals; then
 // ascending. Each lane knows the best of its own that was not picked yet.

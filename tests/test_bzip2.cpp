@@ -2,6 +2,7 @@
 #include "data/byte_source.h"
 #include "data/bzip2_block.h"
 #include "engine/error.h"
+#include "tests/string_source.h"
 #include "tests/support.h"
 #if __has_include(<bzlib.h>)
 #include <bzlib.h>
@@ -20,21 +21,6 @@ std::string packed(const std::string& text, int level = 9) {
   return out;
 }
 
-class Source final : public data::ByteSource {
- public:
-  Source(const std::string& bytes, std::size_t piece) : bytes_(bytes), piece_(piece) {}
-  std::size_t read(std::span<std::byte> into) override {
-    const std::size_t count = std::min({into.size(), piece_, bytes_.size() - given_});
-    std::memcpy(into.data(), bytes_.data() + given_, count);
-    given_ += count;
-    return count;
-  }
-
- private:
-  const std::string& bytes_;
-  std::size_t piece_, given_ = 0;
-};
-
 struct Got {
   std::string text, error;
   std::size_t warnings = 0;
@@ -43,7 +29,7 @@ struct Got {
 Got unpacked(const std::string& bytes, int threads, std::size_t piece = 1 << 20, std::size_t room = 1 << 16) {
   Got got;
   try {
-    const auto source = data::bunzip2(std::make_unique<Source>(bytes, piece), "FILE", threads,
+    const auto source = data::bunzip2(std::make_unique<tests::StringSource>(bytes, piece), "FILE", threads,
                                       [&](std::string line) { got.warnings += line.find("FILE: ") == 0; });
     std::vector<std::byte> buffer(room);
     while (const std::size_t count = source->read(buffer))

@@ -11,6 +11,7 @@
 #include "data/prepare.h"
 #include "data/seen_documents.h"
 #include "engine/error.h"
+#include "tests/prepare_settings.h"
 #include "tests/support.h"
 #if __has_include(<bzlib.h>)
 #include <bzlib.h>
@@ -21,16 +22,9 @@ namespace {
 namespace fs = std::filesystem;
 using data::PrepareOptions;
 using data::PrepareReport;
+using tests::kSettings;
+using tests::Setting;
 using Skipped = std::map<std::string, std::uint64_t>;
-
-struct Setting {
-  int threads;
-  std::size_t window, part, block;
-};
-constexpr Setting kSettings[] = {{1, 256 << 10, 64 << 10, 256 << 10},
-                                 {2, 1 << 20, 64 << 10, 256 << 10},
-                                 {4, 4096, 2048, 3000},
-                                 {3, 999, 777, 1}};
 
 struct Text {
   std::string text;
@@ -46,11 +40,7 @@ Text text_of(const std::vector<std::string>& inputs, PrepareOptions options = {}
   }
   options.output = dir / "out";
   options.text = true;
-  options.threads = setting.threads;
-  options.window_bytes = setting.window;
-  options.part_bytes = setting.part;
-  options.block_bytes = setting.block;
-  PrepareReport report = data::prepare(options);
+  PrepareReport report = data::prepare(tests::with(options, setting));
   return {tests::read_file(dir / "out"), std::move(report)};
 }
 

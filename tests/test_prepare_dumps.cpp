@@ -3,12 +3,16 @@
 
 #include "data/prepare.h"
 #include "engine/error.h"
+#include "tests/prepare_settings.h"
 #include "tests/support.h"
 
 namespace {
 
 namespace fs = std::filesystem;
 using data::PrepareOptions;
+using tests::kSettings;
+using tests::Setting;
+using tests::with;
 
 constexpr const char* kHead = "<mediawiki xml:lang=\"zh\">\n<siteinfo><sitename>W</sitename></siteinfo>\n";
 
@@ -24,23 +28,6 @@ std::string text_of(const fs::path& input, PrepareOptions options = {}) {
   options.text = true;
   data::prepare(options);
   return tests::read_file(dir / "x.txt");
-}
-
-struct Setting {
-  int threads;
-  std::size_t window, part, block;
-};
-constexpr Setting kSettings[] = {{1, 256 << 10, 64 << 10, 256 << 10},
-                                 {2, 1 << 20, 64 << 10, 256 << 10},
-                                 {4, 4096, 2048, 3000},
-                                 {3, 999, 777, 1}};
-
-PrepareOptions with(PrepareOptions options, const Setting& setting) {
-  options.threads = setting.threads;
-  options.window_bytes = setting.window;
-  options.part_bytes = setting.part;
-  options.block_bytes = setting.block;
-  return options;
 }
 
 // Pages of every kind, one of them larger than what is cleaned as a whole.

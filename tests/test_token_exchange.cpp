@@ -12,9 +12,12 @@
 #include "data/wordpiece.h"
 #include "engine/container.h"
 #include "engine/error.h"
+#include "tests/error_code.h"
 #include "tests/support.h"
 
 namespace {
+
+using tests::code_of;
 
 namespace fs = std::filesystem;
 using data::TokenFormat;
@@ -71,16 +74,6 @@ Ids imported(const fs::path& folder, const std::string& bytes, TokenFormat forma
 Starts starts_of(const fs::path& path) {
   const data::TokenFile file(path);
   return {file.documents().begin(), file.documents().end()};
-}
-
-int code_of(const std::function<void()>& run, std::string* message = nullptr) {
-  try {
-    run();
-  } catch (const engine::Error& error) {
-    if (message != nullptr) *message = error.what();
-    return static_cast<int>(error.code);
-  }
-  return 0;
 }
 
 std::string quoted(const fs::path& path) { return "'" + path.string() + "'"; }

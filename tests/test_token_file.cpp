@@ -8,9 +8,12 @@
 #include "data/wordpiece.h"
 #include "engine/container.h"
 #include "engine/error.h"
+#include "tests/error_code.h"
 #include "tests/support.h"
 
 namespace {
+
+using tests::code_of;
 
 using data::Split;
 namespace fs = std::filesystem;
@@ -44,16 +47,6 @@ std::vector<std::int32_t> all_ids(const data::TokenFile& file) {
 
 std::vector<std::uint64_t> starts(const data::TokenFile& file) {
   return {file.documents().begin(), file.documents().end()};
-}
-
-int code_of(const std::function<void()>& run, std::string* message = nullptr) {
-  try {
-    run();
-  } catch (const engine::Error& error) {
-    if (message != nullptr) *message = error.what();
-    return static_cast<int>(error.code);
-  }
-  return 0;
 }
 
 using Ids = std::vector<std::int32_t>;

@@ -4,6 +4,7 @@
 
 #include "data/byte_source.h"
 #include "engine/error.h"
+#include "tests/string_source.h"
 #include "tests/support.h"
 #if __has_include(<zstd.h>)
 #include <zstd.h>
@@ -16,21 +17,6 @@ namespace {
 
 using Unpack = std::unique_ptr<data::ByteSource> (*)(std::unique_ptr<data::ByteSource>, std::string);
 
-class Source final : public data::ByteSource {
- public:
-  Source(const std::string& bytes, std::size_t piece) : bytes_(bytes), piece_(piece) {}
-  std::size_t read(std::span<std::byte> into) override {
-    const std::size_t count = std::min({into.size(), piece_, bytes_.size() - given_});
-    std::memcpy(into.data(), bytes_.data() + given_, count);
-    given_ += count;
-    return count;
-  }
-
- private:
-  const std::string& bytes_;
-  std::size_t piece_, given_ = 0;
-};
-
 struct Got {
   std::string text, error;
 };
@@ -40,7 +26,7 @@ Got unpacked(Unpack unpack, const std::string& bytes, std::size_t piece = 1 << 2
              std::size_t room = 1 << 16) {
   Got got;
   try {
-    const auto source = unpack(std::make_unique<Source>(bytes, piece), "FILE");
+    const auto source = unpack(std::make_unique<tests::StringSource>(bytes, piece), "FILE");
     std::vector<std::byte> buffer(room);
     while (const std::size_t count = source->read(buffer))
       got.text.append(reinterpret_cast<const char*>(buffer.data()), count);

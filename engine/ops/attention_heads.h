@@ -19,6 +19,9 @@ struct HeadMajor {
   std::array<Tensor, k::kRotations> q, k, v;
 };
 
+// Of the logits: 1 / sqrt(head size).
+inline float logit_scale(const Heads& heads) { return static_cast<float>(1 / std::sqrt(double(heads.dim))); }
+
 struct Sizes {
   std::int64_t batch, length;
   Heads heads;
@@ -28,7 +31,7 @@ struct Sizes {
   Shape keys() const { return {batch, heads.kv, length, heads.dim}; }
   Shape query_rows() const { return {batch, heads.query, length}; }
   Shape rows() const { return {batch * length, heads.query * heads.dim}; }
-  float scale() const { return static_cast<float>(1 / std::sqrt(double(heads.dim))); }
+  float scale() const { return logit_scale(heads); }
 };
 
 // The sizes of packed qkv rows; `op` names whose they are. Throws Error(failure) where shapes do not fit.

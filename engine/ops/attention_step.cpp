@@ -7,11 +7,10 @@ namespace engine {
 
 KvCache dense_cache(Device device, DType dtype, std::int64_t samples, std::int64_t capacity,
                     const Heads& heads) {
-  const auto make = [&](std::int64_t places) {
-    return Tensor::persistent(device, {samples, heads.kv, places, heads.dim}, dtype);
-  };
+  const Shape shape{samples, heads.kv, capacity, heads.dim};
   KvCache cache;
-  cache.k = make(capacity), cache.v = make(capacity);
+  cache.k = Tensor::persistent(device, shape, dtype);
+  cache.v = Tensor::persistent(device, shape, dtype);
   return cache;
 }
 
@@ -20,12 +19,12 @@ KvCache sparse_cache(Device device, DType dtype, std::int64_t samples, std::int6
   const auto make = [&](std::int64_t places) {
     return Tensor::persistent(device, {samples, heads.kv, places, heads.dim}, dtype);
   };
-  return {.k = make(capacity),
-          .v = make(capacity),
-          .window_k = make(config.window + 1),
-          .pending_k = make(config.block),
-          .ck = make(capacity / config.block),
-          .cv = make(capacity / config.block)};
+  KvCache cache = dense_cache(device, dtype, samples, capacity, heads);
+  cache.window_k = make(config.window + 1);
+  cache.pending_k = make(config.block);
+  cache.ck = make(capacity / config.block);
+  cache.cv = make(capacity / config.block);
+  return cache;
 }
 
 namespace ops {
@@ -49,8 +48,6 @@ k::StepShape step_shape(const char* op, const Tensor& qkv, const StepPlaces& pla
   return step;
 }
 
-float step_scale(const Heads& heads) { return static_cast<float>(1 / std::sqrt(double(heads.dim))); }
-
 }  // namespace
 
 Tensor dense_attention_step(Tape& tape, const Tensor& qkv, const StepPlaces& places, const Heads& heads,
@@ -66,7 +63,7 @@ Tensor dense_attention_step(Tape& tape, const Tensor& qkv, const StepPlaces& pla
                                                    .v = cache.v.out(),
                                                    .parts = parts.f32(),
                                                    .shape = shape,
-                                                   .scale = step_scale(heads)});
+                                                   .scale = logit_scale(heads)});
   return y;
 }
 
@@ -112,7 +109,7 @@ Tensor sparse_attention_step(Tape& tape, const Tensor& qkv, const Tensor& gates,
                                                      .top = config.select,
                                                      .window = config.window,
                                                      .slots = config.memory,
-                                                     .scale = step_scale(heads)});
+                                                     .scale = logit_scale(heads)});
   if (selected_out) *selected_out = selected;
   return y;
 }

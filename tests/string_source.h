@@ -1,0 +1,26 @@
+// A text as the bytes of a file, handed out in pieces.
+#pragma once
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "data/byte_source.h"
+
+namespace tests {
+
+class StringSource final : public data::ByteSource {
+ public:
+  StringSource(const std::string& bytes, std::size_t piece) : bytes_(bytes), piece_(piece) {}
+  std::size_t read(std::span<std::byte> into) override {
+    const std::size_t count = std::min({into.size(), piece_, bytes_.size() - given_});
+    std::memcpy(into.data(), bytes_.data() + given_, count);
+    given_ += count;
+    return count;
+  }
+
+ private:
+  const std::string& bytes_;
+  std::size_t piece_, given_ = 0;
+};
+
+}  // namespace tests
