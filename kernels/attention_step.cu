@@ -39,11 +39,12 @@ template <class L> __global__ void __launch_bounds__(kStepThreads) dense_part(St
   __syncthreads();
   const Share<L> share(dim);
   const auto row = [&](T* rows) { return [=](int i) { return rows + std::int64_t(first + i) * dim; }; };
-  step_logits(share, q, count, p.scale, logits, row(k));
+  step_logits(
+      share, 0, count, p.scale, logits, [](int) { return q; }, row(k));
   __syncthreads();
   const Softmax softmax(logits, count);
   step_sum(
-      share, count, sums, 0, [&](int i) { return softmax.weight(logits[i]); }, row(v));
+      share, count, sums, [&](int i) { return softmax.weight(logits[i]); }, row(v));
   float* part = p.parts + (token.row * gridDim.z + blockIdx.z) * (dim + 2);
   if (d == 0) part[0] = softmax.max, part[1] = softmax.sum;
   __syncthreads();

@@ -31,7 +31,7 @@ Status by_step_layout(std::int64_t dim, F&& f, DType type, const Arrays&... arra
   });
 }
 
-inline constexpr int kStepWarps = 8, kStepThreads = 32 * kStepWarps;
+inline constexpr int kStepWarps = 16, kStepThreads = 32 * kStepWarps;
 
 // This thread's share of rows, and which of the rows that a block takes at a time is its own.
 template <class L> struct Share {
@@ -47,13 +47,17 @@ template <class L> struct Share {
     for (int i = 0; i < L::kAccesses; i++)
       if (const int at = first + i * L::kSharers * L::kRun; L::kWhole || at < dim) f(at, i);
   }
+  // Its elements of a row.
+  using Part = Lanes<L::kRun, typename L::T>;
+  __device__ void load(const typename L::T* row, Part (&part)[L::kAccesses]) const {
+    each([&](int at, int i) { part[i] = load_lanes<L::kRun>(row + at, L::kRun, true); });
+  }
   // q . row, in all lanes that share the row; q is fp32.
-  __device__ float dot(const float* q, const typename L::T* row) const {
+  __device__ float dot(const float* q, const Part (&row)[L::kAccesses]) const {
     float sum = 0;
-    each([&](int at, int) {
-      const auto run = load_lanes<L::kRun>(row + at, L::kRun, true);
+    each([&](int at, int i) {
 #pragma unroll
-      for (int e = 0; e < L::kRun; e++) sum = fmaf(q[at + e], run[e], sum);
+      for (int e = 0; e < L::kRun; e++) sum = fmaf(q[at + e], row[i][e], sum);
     });
 #pragma unroll
     for (int lane = L::kSharers / 2; lane > 0; lane /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lane);
@@ -61,33 +65,45 @@ template <class L> struct Share {
   }
 };
 
-// Rows `next(i)`, i in [0, count): logits[i] = scale * q . row. All threads of the block take part.
-template <class L, class Next> __device__ void step_logits(const Share<L>& share, const float* q, int count,
-                                                           float scale, float* logits, Next&& next) {
-#pragma unroll 3
-  for (int base = 0; base < count; base += Share<L>::kAtOnce) {  // all lanes take part in a row's sum
-    const int i = base + share.group;
-    const float sum = share.dot(q, next(min(i, count - 1)));
-    if (i < count && share.first == 0) logits[i] = scale * sum;
+// logits[i] = scale * query(i) . row(i) for i in [first, end). All threads of the block take part.
+template <class L, class Query, class Row> __device__ void step_logits(const Share<L>& share, int first,
+                                                                       int end, float scale, float* logits,
+                                                                       Query&& query, Row&& row) {
+  constexpr int kAtOnce = Share<L>::kAtOnce, kFetched = L::kWhole ? 2 : 1;
+#pragma unroll 1
+  for (int base = first; base < end; base += kFetched * kAtOnce) {  // all lanes take part in a row's sum
+    const auto place = [&](int j) { return base + j * kAtOnce + share.group; };
+    typename Share<L>::Part rows[kFetched][L::kAccesses];
+#pragma unroll
+    for (int j = 0; j < kFetched; j++) share.load(row(min(place(j), end - 1)), rows[j]);
+#pragma unroll
+    for (int j = 0; j < kFetched; j++) {
+      const float sum = share.dot(query(min(place(j), end - 1)), rows[j]);
+      if (place(j) < end && share.first == 0) logits[place(j)] = scale * sum;
+    }
   }
 }
 
-// sum_i weight(i) next(i) of the rows of this thread, then of its warp: lane l < kSharers writes its elements
-// to sums[warp][dim]. Warps from `first_warp` on take part.
-template <class L, class Weight, class Next> __device__ void step_sum(const Share<L>& share, int count,
-                                                                      float* sums, int first_warp,
-                                                                      Weight&& weight, Next&& next) {
-  const int skipped = first_warp * (32 / L::kSharers);
+// sum_i weight(i) row(i), i in [0, count), of the rows of this thread, then of its warp: lane l < kSharers
+// writes its elements to sums[warp][dim].
+template <class L, class Weight, class Row>
+__device__ void step_sum(const Share<L>& share, int count, float* sums, Weight&& weight, Row&& row) {
+  constexpr int kAtOnce = Share<L>::kAtOnce, kFetched = L::kWhole ? 2 : 1;
   float sum[L::kAccesses][L::kRun] = {};
-#pragma unroll 3
-  for (int i = share.group - skipped; i >= 0 && i < count; i += Share<L>::kAtOnce - skipped) {
-    const float w = weight(i);
-    const typename L::T* row = next(i);
-    share.each([&](int at, int access) {
-      const auto run = load_lanes<L::kRun>(row + at, L::kRun, true);
+#pragma unroll 1
+  for (int base = share.group; base < count; base += kFetched * kAtOnce) {
+    typename Share<L>::Part rows[kFetched][L::kAccesses];
 #pragma unroll
-      for (int e = 0; e < L::kRun; e++) sum[access][e] = fmaf(w, run[e], sum[access][e]);
-    });
+    for (int j = 0; j < kFetched; j++) share.load(row(min(base + j * kAtOnce, count - 1)), rows[j]);
+#pragma unroll
+    for (int j = 0; j < kFetched; j++) {
+      if (base + j * kAtOnce >= count) break;
+      const float w = weight(base + j * kAtOnce);
+      share.each([&](int, int access) {
+#pragma unroll
+        for (int e = 0; e < L::kRun; e++) sum[access][e] = fmaf(w, rows[j][access][e], sum[access][e]);
+      });
+    }
   }
 #pragma unroll
   for (int lane = 16; lane >= L::kSharers; lane /= 2)
@@ -101,10 +117,10 @@ template <class L, class Weight, class Next> __device__ void step_sum(const Shar
     for (int e = 0; e < L::kRun; e++) sums[int(threadIdx.x) / 32 * share.dim + at + e] = sum[access][e];
   });
 }
-__device__ inline float sum_of_warps(const float* sums, int dim, int d, int first_warp = 0) {
+__device__ inline float sum_of_warps(const float* sums, int dim, int d) {
   float sum = 0;
 #pragma unroll
-  for (int warp = first_warp; warp < kStepWarps; warp++) sum += sums[warp * dim + d];
+  for (int warp = 0; warp < kStepWarps; warp++) sum += sums[warp * dim + d];
   return sum;
 }
 
@@ -114,8 +130,10 @@ struct Softmax {
   __device__ Softmax(const float* logits, int count) {
     const int lane = int(threadIdx.x) % 32;
     max = -INFINITY, sum = 0;
+#pragma unroll 2
     for (int i = lane; i < count; i += 32) max = fmaxf(max, logits[i]);
     max = warp_max(max);
+#pragma unroll 2
     for (int i = lane; i < count; i += 32) sum += fast_exp(logits[i] - max);
     sum = warp_sum(sum);
   }

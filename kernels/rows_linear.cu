@@ -67,7 +67,9 @@ __device__ uint4 times(uint4 x, uint4 weight) {
 // the depth's order inside a run is whatever that makes it, the same for both operands.
 template <int kTiles, bool kNormed> __global__ void __launch_bounds__(kThreads)
     on_tensor_cores(Products<__nv_bfloat16> p) {
-  constexpr int kHeld = kTiles <= 2 ? 8 : 4;  // runs of a warp whose weights are in registers at once
+  constexpr int kHeld =
+      (kTiles <= 2 ? 8 : 4) / (kNormed ? 2 : 1);  // runs of a warp whose weights are in registers at once
+  constexpr int kAhead = kHeld < 8 / kTiles ? kHeld : 8 / kTiles;  // and those of rows
   __shared__ float sums[kWarps][8 * kTiles][kOutputs + 1], square_sums[kWarps][8 * kTiles];
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, place = lane % 4 * 8;
   const bool of_first = int(blockIdx.x) < p.blocks_of_first;
@@ -103,19 +105,24 @@ template <int kTiles, bool kNormed> __global__ void __launch_bounds__(kThreads)
   for (int first = warp * kRun; first < p.in; first += kHeld * kWarps * kRun) {
     if (first >= kHeld * kWarps * kRun) fetch(first);
 #pragma unroll
-    for (int i = 0; i < kHeld; i++) {
-      const int c = first + i * kWarps * kRun;
-      if (c >= p.in) break;
+    for (int part = 0; part < kHeld; part += kAhead) {
+      uint4 row[kAhead][kTiles];
+      const auto each = [&](auto&& f) {
 #pragma unroll
-      for (int j = 0; j < kTiles; j++) {
-        uint4 row = load(x[j] + c);
+        for (int i = 0; i < kAhead; i++)
+          if (const int c = first + (part + i) * kWarps * kRun; c < p.in)
+#pragma unroll
+            for (int j = 0; j < kTiles; j++) f(part + i, j, row[i][j], c);
+      };
+      each([&](int, int j, uint4& from, int c) { from = load(x[j] + c); });
+      each([&](int i, int j, uint4& from, int) {
         if constexpr (kNormed) {
-          square[j] = squares(row, square[j]);
-          row = times(row, norm[i]);
+          square[j] = squares(from, square[j]);
+          from = times(from, norm[i]);
         }
-        mma::multiply_add(d[j], {{a[i].x, b[i].x, a[i].y, b[i].y}}, {{row.x, row.y}});
-        mma::multiply_add(d[j], {{a[i].z, b[i].z, a[i].w, b[i].w}}, {{row.z, row.w}});
-      }
+        mma::multiply_add(d[j], {{a[i].x, b[i].x, a[i].y, b[i].y}}, {{from.x, from.y}});
+        mma::multiply_add(d[j], {{a[i].z, b[i].z, a[i].w, b[i].w}}, {{from.z, from.w}});
+      });
     }
   }
 #pragma unroll

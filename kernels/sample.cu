@@ -29,13 +29,13 @@ __device__ Best better(Best a, Best b) {
 }
 
 struct Shared {
-  std::uint32_t low[kBins], high[kBins];                     // sums of weights, 0 between selections
-  std::uint32_t list_keys[kThreads], list_tokens[kThreads];  // few candidates are moved here
+  std::uint32_t low[kBins], high[kBins];  // sums of weights, 0 between selections
+  std::uint64_t list[kThreads];           // few candidates are moved here, as order_of() has them
   std::uint64_t sums[kWarps];
   Best best[kWarps];
   std::uint32_t most[kWarps];
   Found found;
-  std::uint32_t last, bad;
+  std::uint32_t last, bad, listed;
 
   // Atomic additions of 64 bits are loops in shared memory, those of 32 bits are not.
   __device__ void add(std::uint32_t bin, std::uint64_t weight) {
@@ -109,20 +109,29 @@ __device__ Best block_best(Best x, Shared& s) {
 
 constexpr std::uint32_t kNoKey = 0;  // of what is banned, below all others
 
-// Those of `count` keys, in the order of their tokens, that are larger than `least`, or equal to it with a
-// token up to `last`.
+// Those of a row's `count` keys that are larger than `least`, or equal to it with a token up to `last`. The
+// keys are aligned and padded to whole fours.
 struct Candidates {
-  const std::uint32_t *keys, *tokens;  // no tokens: 0, 1, 2, ...
+  const std::uint32_t* keys;
   std::uint32_t count;
   std::uint32_t least = kNoKey + 1, last = UINT_MAX;
 
-  __device__ std::uint32_t token(std::uint32_t i) const { return tokens ? tokens[i] : i; }
-  __device__ bool hold(std::uint32_t i) const {
-    return keys[i] > least || (keys[i] == least && token(i) <= last);
+  __device__ bool hold(std::uint32_t key, std::uint32_t token) const {
+    return key > least || (key == least && token <= last);
+  }
+  template <class F> __device__ void for_each_four(F&& f) const {  // f(keys, token of the first)
+#pragma unroll 1
+    for (std::uint32_t i = 4 * threadIdx.x; i < count; i += 4 * kThreads)
+      f(*reinterpret_cast<const uint4*>(keys + i), i);
   }
   template <class F> __device__ void for_each(F&& f) const {  // f(key, token), shared out among the threads
-    for (std::uint32_t i = threadIdx.x; i < count; i += kThreads)
-      if (hold(i)) f(keys[i], token(i));
+    for_each_four([&](uint4 four, std::uint32_t token) {
+      if (max(max(four.x, four.y), max(four.z, four.w)) < least) return;
+      const std::uint32_t key[] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+        if (hold(key[i], token + i)) f(key[i], token + i);
+    });
   }
   // f(key, token) for one thread's in order; what earlier threads have comes before them.
   template <class F> __device__ void for_each_in_order(F&& f) const {
@@ -130,7 +139,7 @@ struct Candidates {
     const std::uint32_t share = ((count + kThreads - 1) / kThreads) | 1;
     const std::uint32_t first = min(threadIdx.x * share, count), end = min(first + share, count);
     for (std::uint32_t i = first; i < end; i++)
-      if (hold(i)) f(keys[i], token(i));
+      if (hold(keys[i], i)) f(keys[i], i);
   }
 };
 
@@ -179,43 +188,57 @@ __device__ void keep_first(Candidates& c, Shared& s, const Weight& weight, const
   c.last = s.last;
 }
 
-// Leaves out what cannot be among the `keep` largest: that many threads have a key that is larger, or equal.
+// Leaves out most of what cannot be among the `keep` largest: that many threads have a key that is larger, or
+// equal, by its upper 16 bits.
 __device__ void leave_out_small(Candidates& c, int keep) {
-  std::uint32_t mine = kNoKey, low = c.least, high = UINT_MAX;
-  c.for_each([&](std::uint32_t key, std::uint32_t) { mine = max(mine, key); });
+  std::uint32_t mine = kNoKey, low = 0, high = 0xffff;
+  c.for_each_four(
+      [&](uint4 four, std::uint32_t) { mine = max(max(max(four.x, four.y), max(four.z, four.w)), mine); });
   while (low < high) {
-    const std::uint32_t middle = low + (high - low) / 2 + 1;
-    if (__syncthreads_count(mine >= middle) >= keep) low = middle;
+    const std::uint32_t middle = (low + high + 1) / 2;
+    if (__syncthreads_count(mine >> 16 >= middle) >= keep) low = middle;
     else high = middle - 1;
   }
-  if (low != c.least) c.least = low, c.last = UINT_MAX;
+  c.least = max(c.least, low << 16);
 }
 
-// Moves the candidates to the list if they fit there, at most kThreads.
-__device__ void gather(Candidates& c, Shared& s) {
-  std::uint64_t mine = 0;
-  c.for_each_in_order([&](std::uint32_t, std::uint32_t) { mine++; });
-  const Sums sums = block_sums(mine, s);
-  if (sums.all > kThreads) return;
-  auto at = std::uint32_t(sums.before);
-  c.for_each_in_order([&](std::uint32_t key, std::uint32_t token) {
-    s.list_keys[at] = key;
-    s.list_tokens[at++] = token;
+// The larger comes first.
+__device__ std::uint64_t order_of(std::uint32_t key, std::uint32_t token) {
+  return std::uint64_t(key) << 32 | ~token;
+}
+
+// Moves the candidates to the list, in no order, and says how many they are; the first kThreads find room.
+__device__ std::uint32_t gather(const Candidates& c, Shared& s) {
+  __syncthreads();
+  if (threadIdx.x == 0) s.listed = 0;
+  __syncthreads();
+  c.for_each([&](std::uint32_t key, std::uint32_t token) {
+    if (const std::uint32_t at = atomicAdd(&s.listed, 1); at < kThreads) s.list[at] = order_of(key, token);
   });
   __syncthreads();
-  c.keys = s.list_keys;
-  c.tokens = s.list_tokens;
-  c.count = std::uint32_t(sums.all);
+  return s.listed;
 }
 
-// Sets the row's keys; those in shared memory are `padded` to whole runs. Returns the first index of a logit
-// that is not finite, or UINT_MAX.
-template <bool padded, class T>
+// Puts the list in order.
+__device__ void sort(Shared& s, std::uint32_t count) {
+  const std::uint64_t mine = threadIdx.x < count ? s.list[threadIdx.x] : 0;
+  std::uint32_t rank = 0;
+  if (mine > 0) {
+#pragma unroll 4
+    for (std::uint32_t i = 0; i < count; i++) rank += s.list[i] > mine;
+  }
+  __syncthreads();
+  if (mine > 0) s.list[rank] = mine;
+  __syncthreads();
+}
+
+// Sets the row's keys. Returns the first index of a logit that is not finite, or UINT_MAX.
+template <class T>
 __device__ std::uint32_t load(std::uint32_t* keys, const T* logits, const Sample& p, bool whole, Shared& s) {
   constexpr int n = kLanes<T>, kAtOnce = 24 / n;  // runs that a thread has under way
   constexpr std::uint32_t kStep = kThreads * n;
   const auto vocab = std::uint32_t(p.vocab), banned = std::uint32_t(p.rule.banned);
-  std::uint32_t bad = UINT_MAX;
+  bool bad = false;
   for (std::uint32_t c = threadIdx.x * n; c < vocab; c += kAtOnce * kStep) {
     Lanes<n, T> run[kAtOnce];
 #pragma unroll
@@ -226,25 +249,26 @@ __device__ std::uint32_t load(std::uint32_t* keys, const T* logits, const Sample
     for (int k = 0; k < kAtOnce; k++) {
       const std::uint32_t at = c + k * kStep;
       if (at >= vocab) break;
+      float x[n];
       std::uint32_t key[n];
 #pragma unroll
-      for (int i = 0; i < n; i++) {
-        if (at + i < vocab && !(run[k][i] < INFINITY)) bad = min(bad, at + i);
-        key[i] = at + i == banned || at + i >= vocab ? kNoKey : key_of(run[k][i]);
-      }
-      if constexpr (padded) {
+      for (int i = 0; i < n; i++) x[i] = run[k][i];
+      if (at + n > vocab)
 #pragma unroll
-        for (int i = 0; i < n; i += 4)
-          *reinterpret_cast<uint4*>(keys + at + i) = make_uint4(key[i], key[i + 1], key[i + 2], key[i + 3]);
-      } else {
+        for (int i = 0; i < n; i++) x[i] = at + i < vocab ? x[i] : 0;
 #pragma unroll
-        for (int i = 0; i < n; i++)
-          if (at + i < vocab) keys[at + i] = key[i];
-      }
+      for (int i = 0; i < n; i++) bad = bad || !(x[i] < INFINITY), key[i] = key_of(x[i]);
+      if (at + n > vocab || banned - at < n)
+#pragma unroll
+        for (int i = 0; i < n; i++) key[i] = at + i == banned || at + i >= vocab ? kNoKey : key[i];
+#pragma unroll
+      for (int i = 0; i < n; i += 4)
+        *reinterpret_cast<uint4*>(keys + at + i) = make_uint4(key[i], key[i + 1], key[i + 2], key[i + 3]);
     }
   }
-  if (!__syncthreads_or(bad != UINT_MAX)) return UINT_MAX;
-  atomicMin(&s.bad, bad);
+  if (!__syncthreads_or(bad)) return UINT_MAX;
+  for (std::uint32_t i = threadIdx.x; i < vocab; i += kThreads)
+    if (!(to_float(logits[i]) < INFINITY)) atomicMin(&s.bad, i);
   __syncthreads();
   return s.bad;
 }
@@ -264,7 +288,7 @@ template <class T> __device__ std::uint32_t draw(std::uint32_t* keys, const T* l
     __syncthreads();
   }
 
-  Candidates c{.keys = keys, .tokens = nullptr, .count = std::uint32_t(p.vocab)};
+  Candidates c{.keys = keys, .count = std::uint32_t(p.vocab)};
   Best best{-INFINITY, UINT_MAX};
   if (rule.temperature <= 0) {
     c.for_each([&](std::uint32_t key, std::uint32_t token) {
@@ -272,16 +296,32 @@ template <class T> __device__ std::uint32_t draw(std::uint32_t* keys, const T* l
     });
     return block_best(best, s).token;
   }
+  const auto score = [&](float logit, std::uint32_t token) {
+    return double(logit) / rule.temperature + noise_of(seed, std::uint64_t(position), token);
+  };
   const bool bans = rule.banned >= 0 && rule.banned < p.vocab;
   if (rule.keep > 0 && rule.keep < p.vocab - bans) {
-    if (rule.keep <= kThreads) {  // most of a large vocabulary need not be looked at digit by digit
-      leave_out_small(c, int(rule.keep));
-      gather(c, s);
+    const bool few = rule.keep <= kThreads;
+    if (few) leave_out_small(c, int(rule.keep));  // no digits for most of a large vocabulary
+    std::uint32_t listed = 0;
+    while (!few || (listed = gather(c, s)) > kThreads) {
+      keep_first(
+          c, s, [](std::uint32_t) { return std::uint64_t(1); },
+          [&](std::uint64_t) { return std::uint64_t(rule.keep); });
+      if (!few) break;
     }
-    keep_first(
-        c, s, [](std::uint32_t) { return std::uint64_t(1); },
-        [&](std::uint64_t) { return std::uint64_t(rule.keep); });
-    if (rule.keep <= kThreads && !c.tokens) gather(c, s);
+    if (few) {  // a thread to a candidate
+      sort(s, listed);
+      const std::uint64_t mine = s.list[threadIdx.x];
+      const float logit = logit_of(std::uint32_t(mine >> 32)), top = logit_of(std::uint32_t(s.list[0] >> 32));
+      bool kept = threadIdx.x < rule.keep && double(logit) >= double(top) + least_below_top;
+      if (rule.top_p < 1) {
+        const Sums sums = block_sums(threadIdx.x < rule.keep ? weight_of(logit, top) : 0, s);
+        kept = kept && sums.before < share_of(sums.all, rule.top_p);
+      }
+      if (kept) best = {score(logit, ~std::uint32_t(mine)), ~std::uint32_t(mine)};
+      return block_best(best, s).token;
+    }
   }
   double least = -INFINITY;
   if (rule.top_p < 1 || rule.min_p > 0) {
@@ -295,12 +335,15 @@ template <class T> __device__ std::uint32_t draw(std::uint32_t* keys, const T* l
     least = double(top) + least_below_top;
   }
   c.for_each([&](std::uint32_t key, std::uint32_t token) {
-    const double logit = double(logit_of(key));
-    if (logit < least) return;
-    best = better(best, {logit / rule.temperature + noise_of(seed, std::uint64_t(position), token), token});
+    if (const float logit = logit_of(key); double(logit) >= least)
+      best = better(best, {score(logit, token), token});
   });
   return block_best(best, s).token;
 }
+
+// Of a row's keys: whole runs of logits. The scratch has them but for 3 tokens or fewer, which do not need
+// it.
+__host__ __device__ std::int64_t fours_of(const Sample& p) { return (p.vocab + 7) / 8 * 2; }
 
 // least_below_top: the logarithm of min_p.
 template <class T, bool kept> __global__ void __launch_bounds__(kThreads)
@@ -310,13 +353,15 @@ template <class T, bool kept> __global__ void __launch_bounds__(kThreads)
   const std::int64_t r = blockIdx.x;
   const T* logits = data<T>(p.logits) + r * p.stride;
   std::int32_t* tokens = p.tokens + r * p.capacity;
-  std::uint32_t* keys = kept ? reinterpret_cast<std::uint32_t*>(row)
-                             : reinterpret_cast<std::uint32_t*>(p.scratch + r * p.vocab);
-  const std::int32_t position = p.positions[r] + 1;  // of the token to draw
+  std::uint32_t* keys =
+      reinterpret_cast<std::uint32_t*>(kept ? row : reinterpret_cast<uint4*>(p.scratch) + r * fours_of(p));
   for (int i = int(threadIdx.x); i < kBins; i += kThreads) s.low[i] = s.high[i] = 0;
   if (threadIdx.x == 0) s.bad = UINT_MAX;
+  earlier_are_over();
+  let_next_begin();
+  const std::int32_t position = p.positions[r] + 1;  // of the token to draw
 
-  const std::uint32_t bad = load<kept>(keys, logits, p, whole, s);
+  const std::uint32_t bad = load(keys, logits, p, whole, s);
   const std::uint32_t token = bad == UINT_MAX ? draw(keys, logits, tokens, position,
                                                      p.rule.seed + std::uint64_t(r), least_below_top, p, s)
                                               : 0;
@@ -342,8 +387,7 @@ Status run(Cuda c, const Sample& p) noexcept {
     using T = typename decltype(t)::is;
     const bool whole = aligned(data<T>(p.logits)) && p.stride % kLanes<T> == 0;
     const double least_below_top = std::log(p.rule.min_p);
-    const std::int64_t row_bytes =
-        (p.vocab + kLanes<T> - 1) / kLanes<T> * kLanes<T> * std::int64_t(sizeof(std::uint32_t));
+    const std::int64_t row_bytes = fours_of(p) * std::int64_t(sizeof(uint4));
     return by_flag(
         row_bytes + std::int64_t(sizeof(Shared)) <= shared_memory(queue_of(c).device), [&](auto kept) {
           const auto kernel = sample<T, decltype(kept)::value>;
@@ -352,8 +396,8 @@ Status run(Cuda c, const Sample& p) noexcept {
                   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
               !status.ok())
             return status;
-          kernel<<<unsigned(p.rows), kThreads, std::size_t(bytes), stream_of(c)>>>(p, least_below_top, whole);
-          return launched();
+          return launch_early(kernel, dim3(unsigned(p.rows)), kThreads, std::size_t(bytes), c, p,
+                              least_below_top, whole);
         });
   });
 }
