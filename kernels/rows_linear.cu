@@ -67,9 +67,9 @@ __device__ uint4 times(uint4 x, uint4 weight) {
 // the depth's order inside a run is whatever that makes it, the same for both operands.
 template <int kTiles, bool kNormed> __global__ void __launch_bounds__(kThreads)
     on_tensor_cores(Products<__nv_bfloat16> p) {
-  constexpr int kHeld =
-      (kTiles <= 2 ? 8 : 4) / (kNormed ? 2 : 1);  // runs of a warp whose weights are in registers at once
-  constexpr int kAhead = kHeld < 8 / kTiles ? kHeld : 8 / kTiles;  // and those of rows
+  // Runs of a warp whose weights are in registers at once, and those of rows.
+  constexpr int kHeld = (kTiles <= 2 ? 8 : 4) / (kNormed && kTiles < 8 ? 2 : 1);
+  constexpr int kAhead = kHeld < 8 / kTiles ? kHeld : 8 / kTiles;
   __shared__ float sums[kWarps][8 * kTiles][kOutputs + 1], square_sums[kWarps][8 * kTiles];
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, place = lane % 4 * 8;
   const bool of_first = int(blockIdx.x) < p.blocks_of_first;
