@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 namespace engine {
@@ -46,25 +48,40 @@ std::vector<Stored> tensors_of(const CheckpointParts& parts) {
   return all;
 }
 
-// Hands the bytes of a tensor in the file to `use` in pieces, so that saving needs next to no memory of its
-// own. Returns whether all values are finite.
-template <class Use> bool by_pieces(const Stored& stored, Stream& stream, Use&& use) {
-  constexpr std::int64_t kPiece = std::int64_t(1) << 20;
+// Whether values of fp32 or bf16 are all finite: an exponent of all ones is infinity or NaN.
+template <class Bits> bool all_finite(std::span<const std::byte> bytes, Bits exponent) {
+  const std::span values(reinterpret_cast<const Bits*>(bytes.data()), bytes.size() / sizeof(Bits));
   bool finite = true;
-  std::vector<k::bf16> rounded;
+  for (const Bits value : values) finite &= (value & exponent) != exponent;
+  return finite;
+}
+bool all_finite(std::span<const std::byte> bytes, FileType type) {
+  return type == FileType::bf16 ? all_finite<std::uint16_t>(bytes, 0x7f80)
+                                : all_finite<std::uint32_t>(bytes, 0x7f800000);
+}
+
+constexpr std::int64_t kPiece = std::int64_t(1) << 20;
+
+// Hands the bytes of a tensor in the file to `use` in pieces of that many values, so that saving needs next
+// to no memory of its own. `staging` has room for one; null: the host reads the device's memory.
+template <class Use> void by_pieces(const Stored& stored, Stream& stream, std::byte* staging, Use&& use) {
+  const bool as_it_is = (stored.values.dtype() == DType::bf16) == (stored.type == FileType::bf16);
   for (std::int64_t first = 0; first < stored.values.numel(); first += kPiece) {
-    const std::vector<float> values =
-        stored.values.slice(first, {std::min(kPiece, stored.values.numel() - first)}).to_host(stream);
-    finite &= std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
+    const Tensor piece = stored.values.slice(first, {std::min(kPiece, stored.values.numel() - first)});
+    if (as_it_is) {
+      if (staging) stream.copy(staging, piece.data(), piece.bytes());
+      stream.wait();
+      use(std::span(staging ? staging : static_cast<const std::byte*>(piece.data()), piece.bytes()));
+      continue;
+    }
+    const std::vector<float> values = piece.to_host(stream);
     if (stored.type == FileType::f32) {
       use(std::as_bytes(std::span(values)));
     } else {
-      rounded.clear();
-      for (float v : values) rounded.emplace_back(v);
+      const std::vector<k::bf16> rounded(values.begin(), values.end());
       use(std::as_bytes(std::span(rounded)));
     }
   }
-  return finite;
 }
 
 std::map<std::string, std::uint32_t> read_checksums(const ContainerReader& file) {
@@ -97,30 +114,34 @@ void check_crc(const ContainerReader& file, const ContainerEntry& entry, const C
 
 void save_checkpoint(const std::filesystem::path& path, const CheckpointParts& parts, Stream& stream) {
   const auto tensors = tensors_of(parts);
-  json checksums = json::object();
-  for (const auto& t : tensors) {
-    std::uint32_t checksum = 0;
-    const bool finite =
-        by_pieces(t, stream, [&](std::span<const std::byte> bytes) { checksum = crc32_of(bytes, checksum); });
-    require(finite, Exit::diverged,
-            "{}: not saved: {} holds a value that is not finite; lower --lr or resume an earlier one",
-            path.string(), t.name);
-    checksums[t.name] = checksum;
-  }
   const auto tokenizer = std::as_bytes(std::span(parts.tokenizer.data(), parts.tokenizer.size()));
-  checksums["tokenizer"] = crc32_of(tokenizer);
+  json checksums{{"tokenizer", crc32_of(tokenizer)}};
+  json longest{{"tokenizer", UINT32_MAX}};
+  for (const auto& t : tensors) longest[t.name] = UINT32_MAX;
 
+  std::shared_ptr<std::byte> staging;
+  if (stream.device().kind == DeviceKind::cuda)
+    staging = allocate_staging(stream.device(), std::size_t(kPiece) * sizeof(float));
   ContainerWriter writer;
   writer.set("format", "nsa-checkpoint/1");
   writer.set("kind", parts.optimizer ? "full" : "weights");
   writer.set("config", parts.config);
   writer.set("state", parts.state);
-  writer.set("crc32", checksums.dump());
+  writer.set_last("crc32", longest.dump(), [&] { return checksums.dump(); });
   writer.set("made_by", parts.made_by);
   writer.add("tokenizer", FileType::u8, {tokenizer.size()}, tokenizer);
   for (const auto& t : tensors)
-    writer.add(t.name, t.type, dims(t.shape),
-               [&t, &stream](const ContainerWriter::Sink& sink) { by_pieces(t, stream, sink); });
+    writer.add(t.name, t.type, dims(t.shape), [&](const ContainerWriter::Sink& sink) {
+      std::uint32_t checksum = 0;
+      by_pieces(t, stream, staging.get(), [&](std::span<const std::byte> bytes) {
+        require(all_finite(bytes, t.type), Exit::diverged,
+                "{}: not saved: {} holds a value that is not finite; lower --lr or resume an earlier one",
+                path.string(), t.name);
+        checksum = crc32_of(bytes, checksum);
+        sink(bytes);
+      });
+      checksums[t.name] = checksum;
+    });
   writer.save(path);
 }
 

@@ -20,8 +20,8 @@ struct CheckpointParts {
   std::string made_by = {};
 };
 
-// Writes durably. Throws Error(io), or Error(diverged) before writing anything if a parameter is not finite:
-// a bad model never replaces a good one.
+// Writes durably. Throws Error(io), or Error(diverged) if a parameter is not finite: a bad model never
+// replaces a good one.
 void save_checkpoint(const std::filesystem::path&, const CheckpointParts&, Stream&);
 
 class Checkpoint {

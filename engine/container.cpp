@@ -227,6 +227,11 @@ void ContainerWriter::set(std::string key, std::string value) {
   metadata_[std::move(key)] = std::move(value);
 }
 
+void ContainerWriter::set_last(std::string key, std::string longest, std::function<std::string()> value) {
+  last_[key] = std::move(value);
+  metadata_[std::move(key)] = std::move(longest);
+}
+
 void ContainerWriter::add(std::string name, FileType type, std::vector<std::uint64_t> shape,
                           std::span<const std::byte> bytes) {
   add(std::move(name), type, std::move(shape), [bytes](const Sink& sink) { sink(bytes); });
@@ -239,15 +244,16 @@ void ContainerWriter::add(std::string name, FileType type, std::vector<std::uint
   items_.push_back({std::move(name), type, std::move(shape), *bytes, std::move(produce)});
 }
 
-std::string ContainerWriter::header(const std::vector<Item>& ordered) const {
+std::string ContainerWriter::header(const std::vector<Item>& ordered,
+                                    const std::map<std::string, std::string>& metadata) const {
   ContainerHeader header;
-  header.metadata = metadata_;
+  header.metadata = metadata;
   std::uint64_t at = 0;
   for (const auto& item : ordered) {
     header.tensors.push_back({item.name, std::string(name_of(item.type)), item.shape, at, at + item.bytes});
     at += item.bytes;
   }
-  if (!metadata_.contains("format")) return print_container_header(header);
+  if (!metadata.contains("format")) return print_container_header(header);
   header.metadata[std::string(kCrcKey)] = "00000000";
   std::string text = print_container_header(header);
   const auto crc = crc32_hex(as_bytes(text));
@@ -261,11 +267,14 @@ void ContainerWriter::save(const std::filesystem::path& path) const {
     if (size_of(a.type) != size_of(b.type)) return size_of(a.type) > size_of(b.type);
     return a.name < b.name;
   });
-  const std::string text = header(ordered);
-  const std::uint64_t length = text.size();
+  const auto start = [&](const std::map<std::string, std::string>& metadata) {
+    const std::string text = header(ordered, metadata);
+    const std::uint64_t length = text.size();
+    return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
+  };
+  const std::string first = start(metadata_);
   DurableFile file(path);
-  file.write(std::as_bytes(std::span(&length, 1)));
-  file.write(as_bytes(text));
+  file.write(as_bytes(first));
   for (const auto& item : ordered) {
     std::uint64_t written = 0;
     item.produce([&](std::span<const std::byte> bytes) {
@@ -274,6 +283,20 @@ void ContainerWriter::save(const std::filesystem::path& path) const {
       file.write(bytes);
     });
     if (written != item.bytes) throw std::logic_error("container: less data than declared for " + item.name);
+  }
+  if (!last_.empty()) {
+    auto metadata = metadata_;
+    for (const auto& [key, value] : last_) {
+      std::string known = value();
+      if (known.size() > metadata[key].size())
+        throw std::logic_error("container: the value of " + key + " is longer than its longest");
+      known.resize(metadata[key].size(), ' ');
+      metadata[key] = std::move(known);
+    }
+    const std::string known = start(metadata);
+    if (known.size() != first.size())
+      throw std::logic_error("container: a last value changed the header's size");
+    file.write_start(as_bytes(known));
   }
   file.commit();
 }

@@ -85,6 +85,9 @@ class ContainerWriter {
   using Producer = std::function<void(const Sink&)>;
 
   void set(std::string key, std::string value);
+  // A value that the tensors' bytes determine: save() asks for it once they are written. `longest` has as
+  // many characters as any value can have, and the same ones that JSON escapes; blanks are added up to that.
+  void set_last(std::string key, std::string longest, std::function<std::string()> value);
   // The bytes must live until save().
   void add(std::string name, FileType, std::vector<std::uint64_t> shape, std::span<const std::byte> bytes);
   // `produce` is called once in save() and hands exactly shape x size bytes to the sink, in pieces.
@@ -101,9 +104,11 @@ class ContainerWriter {
     std::uint64_t bytes;
     Producer produce;
   };
-  std::string header(const std::vector<Item>& ordered) const;
+  std::string header(const std::vector<Item>& ordered,
+                     const std::map<std::string, std::string>& metadata) const;
 
   std::map<std::string, std::string> metadata_;
+  std::map<std::string, std::function<std::string()>> last_;  // of some of metadata_
   std::vector<Item> items_;
 };
 

@@ -69,6 +69,12 @@ void DurableFile::write(std::span<const std::byte> bytes) {
   }
 }
 
+void DurableFile::write_start(std::span<const std::byte> bytes) {
+  if (lseek(file_, 0, SEEK_SET) != 0) fail_io("seeking");
+  write(bytes);
+  if (lseek(file_, 0, SEEK_END) < 0) fail_io("seeking");
+}
+
 void DurableFile::commit() {
   if (fsync(file_) != 0) fail_io("flushing");
   const int closed = close(std::exchange(file_, -1));

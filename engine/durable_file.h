@@ -20,7 +20,9 @@ class DurableFile {
   ~DurableFile();  // without commit(): removes what was written
 
   void write(std::span<const std::byte> bytes);  // throws Error(io)
-  void commit();                                 // flush, fsync, rename, fsync the folder; throws Error(io)
+  // Writes over the start of what was written. Throws Error(io).
+  void write_start(std::span<const std::byte> bytes);
+  void commit();  // flush, fsync, rename, fsync the folder; throws Error(io)
   const std::filesystem::path& path() const noexcept { return path_; }
 
  private:

@@ -337,6 +337,27 @@ TEST_CASE("container: files that are none") {
   check("/dev/null", "not a regular file");
 }
 
+TEST_CASE("container: a value that is known once the tensors are written") {
+  TempDir folder;
+  const auto write = [&](const std::string& longest) {
+    ContainerWriter writer;
+    writer.set("format", "nsa-test/1");
+    std::string seen;
+    writer.set_last("seen", longest, [&] { return "\"" + seen + "\""; });
+    writer.add("a", FileType::u8, {3}, [&](const ContainerWriter::Sink& sink) {
+      sink(bytes_of("xyz"));
+      seen = "xyz";
+    });
+    writer.save(folder / "last");
+  };
+  write("\"......\"");
+  const ContainerReader reader(folder / "last");
+  CHECK(reader.meta("seen") == "\"xyz\"   ");
+  CHECK(tests::read_file(folder / "last").ends_with("xyz"));
+  CHECK_THROWS_AS(write("\"..\""), std::logic_error);
+  CHECK(ContainerReader(folder / "last").meta("seen") == "\"xyz\"   ");
+}
+
 TEST_CASE("container: a producer that gives another size than it said leaves no file") {
   for (const char* given : {"", "xy", "wxyz"}) {
     TempDir folder;
