@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/cuda.cuh"
+#include "kernels/graph_fills.cuh"
 
 namespace k {
 namespace {
@@ -145,6 +146,7 @@ Status cuda_record_end(void* queue, void** graph) noexcept {
   cudaGraph_t recorded = nullptr;
   auto status = status_of(cudaStreamEndCapture(queue_at(queue).stream, &recorded));
   cudaGraphExec_t ready = nullptr;
+  if (status.ok()) status = fills_to_kernels(recorded);
   if (status.ok())
     status = status_of(cudaGraphInstantiate(&ready, recorded, cudaGraphInstantiateFlagUseNodePriority));
   if (recorded) cudaGraphDestroy(recorded);
