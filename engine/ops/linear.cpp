@@ -128,11 +128,15 @@ Tensor ops::logits(Tape& t, const Tensor& x, Param& head, const Tensor& into) {
 }
 
 std::pair<Tensor, Tensor> ops::linear_pair(Tape& t, const Rows& x, Param& first, Param& second, Param* bias) {
-  if (!t.stepping()) {
-    Tensor y = linear(t, x, first);
-    return {std::move(y), linear(t, x, second, bias)};
-  }
   const Projection other(x.x, second, bias);
+  if (!t.stepping()) {  // the narrower one leaves room beside it
+    Tensor z;
+    const Lanes::Job beside = t.context().lanes.run(Lane::first_branch, [&] { z = other.forward(t, {}); });
+    Tensor y = linear(t, x, first);
+    t.context().lanes.join(beside);
+    t.record("linear", {&z}, [other](Back& b) { other.backward(b, b.dy()); });
+    return {std::move(y), std::move(z)};
+  }
   const Tensor z = t.make({other.rows, other.out}, x.x.dtype());
   Tensor y = few_rows(t, x, first, nullptr, {.second = rows_product(other, z)});
   return {std::move(y), z};

@@ -183,8 +183,8 @@ void Sparse::fill(Tape& tape, const KvCache& cache) const {
   store(tape, cache.cv, cv);
 }
 
-// The branches run beside one another, unless the fine one sends the compressed one gradients of the picks'
-// importance: then that comes after it.
+// The branches run beside one another, with the compressed one, whose chain is the longest, in the stream;
+// unless the fine one sends it gradients of the picks' importance: then it comes after that.
 void Sparse::backward(Back& back, const Slot& qkv_slot, const Slot& gates_slot) const {
   Tensor dcompressed = back.scratch(sizes.queries(), sizes.dtype),
          dfine = back.scratch(sizes.queries(), sizes.dtype),
@@ -208,12 +208,12 @@ void Sparse::backward(Back& back, const Slot& qkv_slot, const Slot& gates_slot) 
   for (Tensor& dk : d.k) dk = back.scratch(sizes.keys(), sizes.dtype);
   for (Tensor& dv : d.v) dv = back.scratch(sizes.keys(), sizes.dtype);
   Lanes& lanes = back.context().lanes;
-  const auto compressed_branch = [&] { compressed_backward(back, std::move(dcompressed), d_importance, d); };
+  const auto fine_branch = [&] { fine_backward(back, std::move(dfine), d_importance, d); };
   const Lanes::Job beside[] = {
-      lanes.run(Lane::first_branch, [&] { window_backward(back, std::move(dwindow), d); }),
-      config.diff_topk ? Lanes::Job() : lanes.run(Lane::second_branch, compressed_branch)};
-  fine_backward(back, std::move(dfine), d_importance, d);
-  if (config.diff_topk) compressed_branch();
+      config.diff_topk ? Lanes::Job() : lanes.run(Lane::second_branch, fine_branch),
+      lanes.run(Lane::first_branch, [&] { window_backward(back, std::move(dwindow), d); })};
+  if (config.diff_topk) fine_branch();
+  compressed_backward(back, std::move(dcompressed), d_importance, d);
   for (Lanes::Job job : beside) lanes.join(job);
   merge(back, sizes, d, rope, back.into(qkv_slot));
 }
