@@ -35,9 +35,11 @@ struct NsaParams {
 // What a layer's attention keeps of the tokens that were read, so that a new one needs nothing else
 // (kernels/attention_step.h). Storage is that of the activations.
 struct KvCache {
-  Tensor k, v;                 // [samples, kv heads, capacity, dim], k turned by adjacent pairs
-  Tensor window_k, pending_k;  // sparse attention: [samples, kv heads, window + 1 or block, dim]
-  Tensor ck, cv;               // its complete blocks: [samples, kv heads, capacity / block, dim]
+  Tensor k, v;                            // [samples, kv heads, capacity, dim], k turned by adjacent pairs
+  Tensor window_k, pending_k;             // sparse attention: [samples, kv heads, window + 1 or block, dim]
+  Tensor ck, cv;                          // its complete blocks: [samples, kv heads, capacity / block, dim]
+  KvCache of(std::int64_t sample) const;  // that sample's part: the same memory, as a cache of one sample
+  std::size_t bytes() const noexcept;
 };
 // Where new tokens stand, for all layers.
 struct StepPlaces {

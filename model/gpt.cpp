@@ -36,6 +36,18 @@ struct Starts {
 
 }  // namespace
 
+Caches Caches::of(std::int64_t sample) const {
+  Caches one{places, {}};
+  for (const engine::KvCache& layer : layers) one.layers.push_back(layer.of(sample));
+  return one;
+}
+
+std::size_t Caches::bytes() const noexcept {
+  std::size_t sum = places.positions.bytes() + places.table.bytes();
+  for (const engine::KvCache& layer : layers) sum += layer.bytes();
+  return sum;
+}
+
 Gpt::Gpt(const GptConfig& config, ParamStore& store, Recompute recompute)
     : config_(config), recompute_(recompute) {
   config_.validate();

@@ -15,6 +15,8 @@ enum class Recompute : std::uint8_t {
 struct Caches {
   engine::StepPlaces places;
   std::vector<engine::KvCache> layers;
+  Caches of(std::int64_t sample) const;  // what layers keep of that sample alone; places stay those of all
+  std::size_t bytes() const noexcept;
 };
 
 class Gpt {

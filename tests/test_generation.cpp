@@ -30,7 +30,7 @@ void check_model(const model::GptConfig& config, Device device, DType dtype, dou
   const Ids ids = tests::random_ids(longest, config.vocab, 1);
   const auto rows = m.logits(ids);
   const auto vocab = std::size_t(config.vocab);
-  model::Generator generator(m.gpt(), m.stream, 2, longest, {}, 1);
+  model::Generator generator(m.gpt(), m.stream, 2, longest, {});
   for (std::size_t prompt = 1; prompt <= std::size_t(2 * block + 1); prompt++) {
     CAPTURE(prompt);
     generator.start(std::span(ids).first(prompt));
@@ -41,6 +41,127 @@ void check_model(const model::GptConfig& config, Device device, DType dtype, dou
       CHECK(error(std::span(logits).first(vocab), rows[length - 1]) < bound);
       CHECK(tests::same_bits({logits.begin(), logits.begin() + std::ptrdiff_t(vocab)},
                              {logits.begin() + std::ptrdiff_t(vocab), logits.end()}));
+    }
+  }
+}
+
+// Prompts and lines long enough for passes on every device, at every place of a block.
+void check_long(const model::GptConfig& config, Device device, DType dtype, double bound) {
+  Model m(config, model::Recompute::none, device, dtype);
+  constexpr std::size_t kFirst = 129, kLine = 150, kLongest = 320;
+  const Ids ids = tests::random_ids(kLongest, config.vocab, 1);
+  const auto rows = m.logits(ids);
+  const auto vocab = std::size_t(config.vocab);
+  model::Generator generator(m.gpt(), m.stream, 2, kLongest, {});
+  const auto check = [&](std::size_t sample, const std::vector<float>& expected) {
+    CAPTURE(sample);
+    const auto logits = generator.logits();
+    CHECK(error(std::span(logits).subspan(sample * vocab, vocab), expected) < bound);
+  };
+  for (std::size_t prompt = kFirst; prompt <= kFirst + std::size_t(config.nsa.block); prompt++) {
+    CAPTURE(prompt);
+    generator.start(std::span(ids).first(prompt), prompt);
+    check(0, rows[prompt - 1]);
+    for (std::size_t i = 0; i < 3; i++) generator.read(std::span(ids).subspan(prompt + i, 1));
+    check(1, rows[prompt + 2]);
+    generator.read(std::span(ids).subspan(prompt + 3, kLine));
+    check(0, rows[prompt + kLine + 2]);
+    generator.read(std::span(ids).subspan(prompt + kLine + 3, 2));
+    check(1, rows[prompt + kLine + 4]);
+  }
+  // Samples that differ are read again each for itself.
+  generator.start(std::span(ids).first(5), 3);
+  std::vector<Ids> held(2, Ids(ids.begin(), ids.begin() + 5));
+  for (int i = 0; i < 8; i++)
+    for (std::size_t sample = 0; const std::int32_t token : generator.draw()) held[sample++].push_back(token);
+  CHECK(held[0] != held[1]);
+  for (std::size_t line : {kLine, std::size_t(1)}) {
+    const auto given = std::span(ids).first(line);
+    generator.read(given);
+    for (std::size_t sample = 0; sample < 2; sample++) {
+      held[sample].insert(held[sample].end(), given.begin(), given.end());
+      check(sample, m.logits(held[sample]).back());
+    }
+  }
+}
+
+// What a generator does with a prompt, a line and a seed, to the bit.
+struct Use {
+  Ids drawn;
+  std::vector<float> logits;
+  bool operator==(const Use& other) const {
+    return drawn == other.drawn && tests::same_bits(logits, other.logits);
+  }
+};
+Use use(model::Generator& generator, std::span<const std::int32_t> prompt, std::span<const std::int32_t> line,
+        std::uint64_t seed) {
+  Use result;
+  const auto draw = [&](int count) {
+    for (; count > 0; count--) {
+      const auto& drawn = generator.draw();
+      result.drawn.insert(result.drawn.end(), drawn.begin(), drawn.end());
+    }
+  };
+  generator.start(prompt, seed);
+  draw(9);
+  generator.read(line);
+  draw(3);
+  result.logits = generator.logits();
+  return result;
+}
+
+void check_reuse(const model::GptConfig& config, Device device, DType dtype) {
+  Model m(config, model::Recompute::none, device, dtype);
+  const Ids ids = tests::random_ids(300, config.vocab, 2);
+  const auto make = [&] { return model::Generator(m.gpt(), m.stream, 3, 400, {.temperature = 1}); };
+  model::Generator again = make();
+  const auto all = std::span(std::as_const(ids));
+  std::vector<Use> seen;
+  for (const auto& [prompt, line, seed] : {std::tuple(std::size_t(1), std::size_t(1), 7u),
+                                           {200, 2, 7},
+                                           {6, 150, 8},
+                                           {1, 1, 7},
+                                           {40, 0, 9},
+                                           {131, 1, 7},
+                                           {6, 150, 8}}) {
+    CAPTURE(prompt);
+    CAPTURE(line);
+    model::Generator fresh = make();
+    seen.push_back(use(again, all.first(prompt), all.last(line), seed));
+    CHECK(seen.back() == use(fresh, all.first(prompt), all.last(line), seed));
+  }
+  CHECK(seen[0] == seen[3]);
+  CHECK(seen[2] == seen[6]);
+  CHECK(seen[1].drawn != seen[5].drawn);
+}
+
+void check_keep_end(const model::GptConfig& config, Device device, DType dtype) {
+  Model m(config, model::Recompute::none, device, dtype);
+  const Ids ids = tests::random_ids(170, config.vocab, 3);
+  for (std::size_t count : {std::size_t(1), std::size_t(5), std::size_t(150)}) {
+    CAPTURE(count);
+    model::Generator generator(m.gpt(), m.stream, 2, 180, {});
+    generator.start(ids, 1);
+    std::vector<Ids> held(2, ids);
+    const auto draw = [&](int tokens) {
+      for (; tokens > 0; tokens--)
+        for (std::size_t sample = 0; const std::int32_t token : generator.draw())
+          held[sample++].push_back(token);
+    };
+    draw(6);
+    generator.keep_end(std::int64_t(count), 11);
+    CHECK(generator.length() == std::int64_t(count));
+    const std::vector<Ids> before = held;
+    draw(7);
+    const auto logits = generator.logits();
+    for (std::size_t sample = 0; sample < 2; sample++) {
+      model::Generator alone(m.gpt(), m.stream, 1, 180, {});
+      Ids expected(before[sample].end() - std::ptrdiff_t(count), before[sample].end());
+      alone.start(expected, 11 + sample);
+      for (int i = 0; i < 7; i++) expected.push_back(alone.draw().front());
+      CHECK(std::equal(expected.rbegin(), expected.rend(), held[sample].rbegin()));
+      const auto row = std::ptrdiff_t(sample) * config.vocab;
+      CHECK(tests::same_bits({logits.begin() + row, logits.begin() + row + config.vocab}, alone.logits()));
     }
   }
 }
@@ -195,6 +316,15 @@ TEST_CASE("generation: a prompt and then steps give the logits of the training f
   for (const auto& [name, config] : configs()) {
     CAPTURE(name);
     check_model(config, {}, DType::f32, 1e-5);
+    check_long(config, {}, DType::f32, 1e-5);
+  }
+}
+
+TEST_CASE("generation: a generator used again gives the bits of a new one") {
+  for (const auto& [name, config] : configs()) {
+    CAPTURE(name);
+    check_reuse(config, {}, DType::f32);
+    check_keep_end(config, {}, DType::f32);
   }
 }
 
@@ -209,6 +339,8 @@ TEST_CASE("generation on a card: the logits of the training forward there" *
     CAPTURE(name);
     check_model(config, tests::kCard, DType::f32, 1e-5);
     check_model(config, tests::kCard, DType::bf16, 2e-2);
+    check_long(config, tests::kCard, DType::f32, 1e-5);
+    check_long(config, tests::kCard, DType::bf16, 2e-2);
   }
 }
 
@@ -220,4 +352,16 @@ TEST_CASE("generation on a card: sparse attention in steps, short texts" *
 TEST_CASE("generation on a card: sparse attention in steps, long texts" *
           doctest::skip(tests::no_card("generation on a card: sparse attention in steps, long texts"))) {
   check_layers(kLong, tests::kCard);
+}
+
+TEST_CASE("generation on a card: a generator used again gives the bits of a new one" *
+          doctest::skip(
+              tests::no_card("generation on a card: a generator used again gives the bits of a new one"))) {
+  for (const auto& [name, config] : configs()) {
+    CAPTURE(name);
+    for (DType dtype : {DType::f32, DType::bf16}) {
+      check_reuse(config, tests::kCard, dtype);
+      check_keep_end(config, tests::kCard, dtype);
+    }
+  }
 }

@@ -33,8 +33,8 @@ class TextModel {  // random weights: every token is about as likely
     store_.seal(false);
     store_.initialize(3, stream_);
   }
-  model::Generator generator(std::uint64_t seed, std::int32_t banned, std::int64_t samples = 1) {
-    return {gpt_, stream_, samples, 100, kSampler, seed, banned};
+  model::Generator generator(std::int32_t banned, std::int64_t samples = 1, std::int64_t capacity = 100) {
+    return {gpt_, stream_, samples, capacity, kSampler, banned};
   }
 
  private:
@@ -54,8 +54,8 @@ class TextModel {  // random weights: every token is about as likely
 Ids draw(TextModel& model, std::uint64_t seed, Ids tokens, std::int64_t count, bool ignore) {
   const auto end = std::int32_t(vocabulary().end_of_text());
   const std::size_t prompt = tokens.size();
-  auto generator = model.generator(seed, ignore ? end : -1);
-  generator.start(tokens);
+  auto generator = model.generator(ignore ? end : -1);
+  generator.start(tokens, seed);
   for (std::int64_t i = 0; i < count && (tokens.size() == prompt || tokens.back() != end); i++)
     tokens.push_back(generator.draw().front());
   return {tokens.begin() + std::ptrdiff_t(prompt), tokens.end()};
@@ -74,17 +74,17 @@ Text generate(TextModel& model, std::uint64_t seed, const Ids& prompt, std::int6
               const data::Tokenizer& tokenizer = vocabulary(), const tools::TextRules& rules = {}) {
   Text text;
   int ends = 0;
-  auto generator = model.generator(seed, ignore ? std::int32_t(tokenizer.end_of_text()) : -1);
-  text.drawn = tools::generate_texts(generator, tokenizer,
-                                     {.prompt = {.tokens = prompt}, .tokens = count, .rules = rules},
-                                     [&](std::size_t i, std::string_view piece, bool last) {
-                                       CHECK(i == 0);
-                                       CHECK(ends == 0);
-                                       ends += last;
-                                       if (last && piece.empty()) return;
-                                       text.pieces.emplace_back(piece);
-                                       text.joined += piece;
-                                     });
+  auto generator = model.generator(ignore ? std::int32_t(tokenizer.end_of_text()) : -1);
+  text.drawn = tools::generate_texts(
+      generator, tokenizer, {.prompt = {.tokens = prompt}, .tokens = count, .seed = seed, .rules = rules},
+      [&](std::size_t i, std::string_view piece, bool last) {
+        CHECK(i == 0);
+        CHECK(ends == 0);
+        ends += last;
+        if (last && piece.empty()) return;
+        text.pieces.emplace_back(piece);
+        text.joined += piece;
+      });
   CHECK(ends == 1);
   return text;
 }
@@ -181,8 +181,8 @@ TEST_CASE("text: bytes that are no UTF-8 are shown as U+FFFD, whole characters a
   for (std::uint64_t seed = 1; seed <= 10; seed++) {
     const Ids prompt = tools::prompt_tokens(bytes, "京");
     const Text text = generate(model, seed, prompt, 60, true, bytes);
-    auto generator = model.generator(seed, std::int32_t(bytes.end_of_text()));
-    generator.start(prompt);
+    auto generator = model.generator(std::int32_t(bytes.end_of_text()));
+    generator.start(prompt, seed);
     std::vector<std::uint32_t> drawn;
     for (int i = 0; i < 60; i++) drawn.push_back(std::uint32_t(generator.draw().front()));
     CHECK(text.joined == data::repair_utf8(bytes.decode(drawn)));
@@ -199,9 +199,10 @@ TEST_CASE("text: side by side, each is what it is alone, whenever the others end
   for (std::uint64_t seed : {1, 11, 21}) {
     std::vector<std::string> joined(6);
     std::vector<int> ends(6);
-    auto generator = model.generator(seed, -1, 6);
+    auto generator = model.generator(-1, 6);
     const std::int64_t drawn = tools::generate_texts(
-        generator, vocabulary(), {.prompt = {.tokens = prompt}, .tokens = 30, .texts = 6, .rules = rules},
+        generator, vocabulary(),
+        {.prompt = {.tokens = prompt}, .tokens = 30, .seed = seed, .texts = 6, .rules = rules},
         [&](std::size_t i, std::string_view piece, bool last) { joined[i] += piece, ends[i] += last; });
     std::int64_t alone = 0;
     for (std::size_t i = 0; i < 6; i++) {
@@ -212,6 +213,48 @@ TEST_CASE("text: side by side, each is what it is alone, whenever the others end
     }
     CHECK(drawn == alone);
   }
+}
+
+TEST_CASE("text: longer than its room, it goes on from its last half, each side by side as alone") {
+  TextModel model;
+  constexpr std::int64_t kRoom = 12, kTokens = 40;
+  constexpr std::size_t kTexts = 3;
+  const auto end = std::int32_t(vocabulary().end_of_text());
+  const Ids prompt = tools::prompt_tokens(vocabulary(), "京是a");
+  for (std::uint64_t seed = 1; seed <= 5; seed++) {
+    std::vector<std::string> joined(kTexts);
+    auto generator = model.generator(end, kTexts, kRoom);
+    tools::generate_texts(generator, vocabulary(),
+                          {.prompt = {.tokens = prompt}, .tokens = kTokens, .seed = seed, .texts = kTexts},
+                          [&](std::size_t i, std::string_view piece, bool) { joined[i] += piece; });
+    for (std::size_t i = 0; i < kTexts; i++) {
+      Ids held = prompt, whole = prompt;
+      std::uint64_t now = seed + i;
+      for (std::int64_t drawn = 0; drawn < kTokens;) {
+        auto alone = model.generator(end);
+        alone.start(held, now);
+        for (; drawn < kTokens && std::int64_t(held.size()) < kRoom; drawn++) {
+          held.push_back(alone.draw().front());
+          whole.push_back(held.back());
+        }
+        held.erase(held.begin(), held.end() - kRoom / 2);
+        now += std::uint64_t(1) << 32;
+      }
+      CHECK(decode(prompt) + joined[i] == decode(whole));
+    }
+  }
+}
+
+TEST_CASE("text: room is the trained length, and two at least") {
+  model::GptConfig config;
+  config.context = 40;
+  CHECK(tools::text_room(config, 10, 20) == 30);
+  CHECK(tools::text_room(config, 10, 30) == 40);
+  CHECK(tools::text_room(config, 10, std::int64_t(1) << 30) == 40);
+  CHECK(tools::text_room(config, 40, 0) == 40);
+  config.context = 1;
+  CHECK(tools::text_room(config, 1, 9) == 2);
+  CHECK(tools::kept_end(2) == 1);
 }
 
 TEST_CASE("text: a stop text ends it as it would end the whole") {

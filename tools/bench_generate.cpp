@@ -26,7 +26,7 @@ void bench_generate(BenchStep options) {
   store.seal(false);
   store.initialize(1, stream);
   constexpr std::int64_t kWarm = 8;  // plans, graphs, first touch
-  model::Generator generator(gpt, stream, options.batch, options.length + kWarm + options.steps + 1, {}, 1);
+  model::Generator generator(gpt, stream, options.batch, options.length + kWarm + options.steps + 1, {});
   std::vector<std::int32_t> prompt(std::size_t(options.length));
   for (std::size_t i = 0; i < prompt.size(); i++)
     prompt[i] = std::int32_t(engine::Rng{1}.uniform(0, i) * double(config.vocab));

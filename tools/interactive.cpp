@@ -67,16 +67,14 @@ class Lines {  // of standard input
 class Talk {
  public:
   explicit Talk(const Conversation& c)
-      : c_(c),
-        context_(c.gpt.config().context),
-        generator_(c.gpt, c.stream, 1, context_, c.sampler, c.seed, c.banned) {}
+      : c_(c), room_(most_room(c.gpt.config())), generator_(c.gpt, c.stream, 1, room_, c.sampler, c.banned) {}
 
   // The history goes on with these; always leaves room for a token.
   void read(std::span<const std::int32_t> tokens) {
     const bool first = history_.empty();
     history_.insert(history_.end(), tokens.begin(), tokens.end());
-    if (std::int64_t(history_.size()) >= context_) keep_end();
-    else if (first) generator_.start(history_);
+    if (std::int64_t(history_.size()) >= room_) keep_end();
+    else if (first) generator_.start(history_, c_.seed);
     else if (!tokens.empty()) generator_.read(tokens);
   }
 
@@ -93,7 +91,7 @@ class Talk {
     if (c_.streamed) show(text);
     for (std::int64_t n = 0; n != c_.tokens && !shown.ended(); n++) {
       c_.interrupt.check();
-      if (generator_.length() == context_) {
+      if (generator_.length() == room_) {
         if (c_.tokens < 0) break;
         keep_end();
       }
@@ -113,22 +111,21 @@ class Talk {
   }
 
   void keep_end() {
-    const std::int64_t kept = std::max<std::int64_t>(context_ / 2, 1);
-    if (!c_.quiet && !told_)
+    const std::int64_t kept = kept_end(room_);
+    if (!c_.quiet && times_full_ == 0)
       note(
           "sample: the trained length of {} tokens is full: the last {} are kept, here and when it is full "
           "again\n",
-          context_, kept);
-    told_ = true;
+          room_, kept);
     history_.erase(history_.begin(), history_.end() - std::min(kept, std::int64_t(history_.size())));
-    generator_.start(history_);
+    generator_.start(history_, seed_of_round(c_.seed, ++times_full_));
   }
 
   const Conversation& c_;
-  std::int64_t context_;
+  std::int64_t room_;  // the trained length
   model::Generator generator_;
   std::vector<std::int32_t> history_;  // what the generator holds
-  bool told_ = false;
+  std::int64_t times_full_ = 0;
 };
 
 }  // namespace

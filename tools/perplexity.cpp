@@ -98,7 +98,7 @@ void check_by_cache(const model::Gpt& gpt, engine::Stream& stream, const ScoredT
   found.checked = std::int64_t(forward.size());
   std::vector<std::int32_t> ids(forward.size() + 1);
   text.read(0, ids);
-  model::Generator generator(gpt, stream, 1, length, {}, 0);
+  model::Generator generator(gpt, stream, 1, length, {});
   for (std::int64_t t = 0; t < found.checked; t++) {
     poll();
     const std::span<const std::int32_t> next(&ids[std::size_t(t)], 1);

@@ -1,5 +1,6 @@
 // sample: a checkpoint -> text (docs/reference.md).
 #include <chrono>
+#include <optional>
 #include <random>
 
 #include "data/interrupt.h"
@@ -46,20 +47,6 @@ std::uint64_t choose_seed(std::int64_t wanted) {
   return std::uint64_t(random()) & 0x7fffffff;
 }
 
-// A prompt that fills the model's context keeps its end, so that what is asked for last is seen: as much as
-// leaves room for what is to be drawn, but half of the context at least.
-void shorten(std::vector<std::int32_t>& prompt, std::int64_t context, std::int64_t tokens) {
-  const auto size = std::int64_t(prompt.size());
-  if (size < context) return;
-  const std::int64_t kept =
-      std::max({context - (tokens < 0 ? context : tokens), context / 2, std::int64_t(1)});
-  if (kept >= size) return;
-  tools::note(
-      "sample: the prompt has {} tokens, the model was trained at {}: only its end is read, {} tokens\n",
-      size, context, kept);
-  prompt.erase(prompt.begin(), prompt.end() - kept);
-}
-
 struct Model {  // what a checkpoint holds, on a device
   Model(const Flags& f, const engine::Checkpoint& checkpoint, const model::GptConfig& config)
       : stream(engine::parse_device(f.device)),
@@ -87,23 +74,29 @@ void write_texts(const Flags& f, Model& m, const data::Tokenizer& tokenizer, too
                  std::uint64_t seed, std::int32_t banned, const data::Interrupt& interrupt) {
   const std::int64_t context = m.gpt.config().context, size = std::int64_t(prompt.tokens.size());
   const std::int64_t wanted = f.tokens >= 0 ? f.tokens : std::max<std::int64_t>(context - size, 0);
-  if (size + wanted > context)
-    tools::note("sample: {} tokens pass the trained length of {}; what lies behind it may be poor\n",
-                size + wanted, context);
+  const std::int64_t room = tools::text_room(m.gpt.config(), size, wanted);
+  if (size + wanted > room)
+    tools::note(
+        "sample: {} tokens pass the trained length of {}: when it is full, the last {} go on, here and when "
+        "it "
+        "is full again\n",
+        size + wanted, context, tools::kept_end(room));
   const auto poll = [&interrupt] { interrupt.check(); };
   tools::TextsInOrder texts(prompt.text, !f.no_stream,
                             [&poll](std::string_view text) { data::write_to_stdout(text, poll); });
   tools::TextRequest request{.prompt = std::move(prompt), .tokens = wanted, .rules = f.rules, .poll = poll};
-  const std::int64_t most = std::clamp<std::int64_t>(kTokensSideBySide / (size + wanted), 1, kSideBySide);
+  const std::int64_t most = std::clamp<std::int64_t>(kTokensSideBySide / room, 1, kSideBySide);
   const auto start = std::chrono::steady_clock::now();
   std::int64_t drawn = 0;
+  std::optional<model::Generator> generator;
   try {
     for (std::int64_t first = 0; first < f.samples; first += most) {
-      request.texts = std::size_t(std::min(most, f.samples - first));
+      const std::int64_t count = std::min(most, f.samples - first);
+      if (!generator || count < most) generator.emplace(m.gpt, m.stream, count, room, f.sampler, banned);
+      request.texts = std::size_t(count);
+      request.seed = seed + std::uint64_t(first);
       texts.add(std::size_t(first), "", false);
-      model::Generator generator(m.gpt, m.stream, std::int64_t(request.texts), size + wanted, f.sampler,
-                                 seed + std::uint64_t(first), banned);
-      drawn += tools::generate_texts(generator, tokenizer, request,
+      drawn += tools::generate_texts(*generator, tokenizer, request,
                                      [&](std::size_t i, std::string_view piece, bool last) {
                                        texts.add(std::size_t(first) + i, piece, last);
                                      });
@@ -139,7 +132,7 @@ int run(const Flags& f) {
   const std::string text = read_prompt(f);
   tools::Prompt prompt;  // a conversation need not begin with one
   if (!f.interactive || !text.empty()) prompt = tools::make_prompt(*tokenizer, text, f.rules);
-  shorten(prompt.tokens, config.context, f.tokens);
+  tools::shorten(prompt, config, f.tokens, "sample");
   const data::Interrupt interrupt;  // before the first thread starts, so that all hold the signals back
   Model m(f, checkpoint, config);
   if (!f.scored_file.empty()) return score(f, m, *tokenizer, checkpoint, interrupt), 0;

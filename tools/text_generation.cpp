@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/error.h"
+#include "tools/console.h"
 
 namespace tools {
 
@@ -71,14 +72,41 @@ void ShownText::pass(std::string_view text, std::string& out) {
   stops_.push(text.substr(of_prompt), out);
 }
 
+void shorten(Prompt& prompt, const model::GptConfig& config, std::int64_t tokens, std::string_view program) {
+  const auto size = std::int64_t(prompt.tokens.size());
+  if (size < config.context) return;
+  const std::int64_t left = tokens < 0 ? 0 : config.context - tokens,
+                     kept = std::max({left, config.context / 2, std::int64_t(1)});
+  if (kept >= size) return;
+  note("{}: the prompt has {} tokens, the model was trained at {}: only its end is read, {} tokens\n",
+       program, size, config.context, kept);
+  prompt.tokens.erase(prompt.tokens.begin(), prompt.tokens.end() - kept);
+}
+
+std::int64_t most_room(const model::GptConfig& config) {
+  return std::max<std::int64_t>(config.context, 2);  // a token, and the next
+}
+
+std::int64_t text_room(const model::GptConfig& config, std::int64_t prompt, std::int64_t tokens) {
+  return std::max(prompt, std::min(prompt + tokens, most_room(config)));
+}
+
+std::int64_t kept_end(std::int64_t room) { return std::max<std::int64_t>(room / 2, 1); }
+
+std::uint64_t seed_of_round(std::uint64_t seed, std::int64_t times) {
+  return seed + (std::uint64_t(times) << 32);  // far from the seeds of other texts
+}
+
 std::int64_t generate_texts(model::Generator& generator, const data::Tokenizer& tokenizer,
                             const TextRequest& request, const EmitText& emit) {
   std::vector<ShownText> texts(request.texts, ShownText(tokenizer, request.prompt, request.rules));
   std::size_t going = texts.size();
-  std::int64_t drawn = 0;
-  generator.start(request.prompt.tokens);
+  std::int64_t drawn = 0, times_full = 0;
+  generator.start(request.prompt.tokens, request.seed);
   for (std::int64_t n = 0; n < request.tokens && going > 0; n++) {
     if (request.poll) request.poll();
+    if (generator.length() == generator.capacity())
+      generator.keep_end(kept_end(generator.capacity()), seed_of_round(request.seed, ++times_full));
     const std::vector<std::int32_t>& next = generator.draw();
     for (std::size_t i = 0; i < texts.size(); i++) {
       if (texts[i].ended()) continue;

@@ -53,9 +53,25 @@ class ShownText {
   StopStrings stops_;
 };
 
+// A prompt that fills the model's context keeps its end, so that what is asked for last is seen: as much as
+// leaves room for the `tokens` to be drawn (-1: as many as there is room for), but half of the context at
+// least. Then stderr says so, in the name of `program`.
+void shorten(Prompt&, const model::GptConfig&, std::int64_t tokens, std::string_view program);
+
+// What a text has room for: the trained length.
+std::int64_t most_room(const model::GptConfig&);
+// The same for one that begins with so many tokens and gets at most `tokens` more.
+std::int64_t text_room(const model::GptConfig&, std::int64_t prompt, std::int64_t tokens);
+// What a text goes on with when its room is full: its last half.
+std::int64_t kept_end(std::int64_t room);
+// The seed after a text's end was kept `times` times. Draws are keyed by seed and place, and places come
+// again; with the same seed a text could go round in circles.
+std::uint64_t seed_of_round(std::uint64_t seed, std::int64_t times);
+
 struct TextRequest {
   Prompt prompt;
   std::int64_t tokens = 256;  // at most this many new ones a text
+  std::uint64_t seed = 0;     // text i draws under `seed` + i
   std::size_t texts = 1;      // the generator's samples
   TextRules rules = {};
   std::function<void()> poll = {};  // called before each token where it is given; may throw to give up
@@ -65,7 +81,8 @@ struct TextRequest {
 using EmitText = std::function<void(std::size_t text, std::string_view piece, bool last)>;
 
 // Starts the generator's samples and emits what the new tokens add to each, piece by piece, until all have
-// ended. Returns how many tokens they have together, end-of-text not counted.
+// ended. Texts that fill the generator's room go on from their ends. Returns how many tokens they have
+// together, end-of-text not counted.
 std::int64_t generate_texts(model::Generator&, const data::Tokenizer&, const TextRequest&, const EmitText&);
 
 }  // namespace tools

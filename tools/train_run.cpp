@@ -9,7 +9,6 @@
 #include "tools/cli.h"
 #include "tools/op_table.h"
 #include "tools/precision.h"
-#include "tools/text_generation.h"
 
 namespace tools {
 
@@ -62,12 +61,17 @@ TrainRun::TrainRun(TrainFlags flags, const model::GptConfig& config, TokenFiles 
       model::StepSizes{.batch = flags_.batch, .length = flags_.length, .micro_batches = flags_.accumulation});
   trainer_->use_graphs(!flags_.no_graph);
   trainer_->check(flags_.check);
+  if (flags_.sample_every == 0) return;
+  prompt_ = make_prompt(*tokenizer_, flags_.prompt);
+  shorten(prompt_, gpt_.config(), kSampleTokens, "train_gpt");
+  const auto size = std::int64_t(prompt_.tokens.size());
+  generator_.emplace(gpt_, stream_, 1, text_room(gpt_.config(), size, kSampleTokens), model::SamplerConfig{});
+  generator_->reserve(size);
 }
 
 void TrainRun::begin() {
   for (std::int64_t i = 0; i < flags_.accumulation; i++) batches_.emplace_back(flags_.batch, flags_.length);
   for (const WindowBatch& batch : batches_) micro_batches_.push_back(batch.view());
-  if (flags_.sample_every > 0) prompt_tokens(*tokenizer_, flags_.prompt);  // a bad prompt fails now, too
   remove_left_overs_of_run(flags_.out);
   engine::DurableFile probe(flags_.out);  // an output that cannot be written fails now, not after hours
   if (resumed_) {
@@ -136,7 +140,8 @@ void TrainRun::print_memory() const {
   const std::uint64_t values = store_.values().bytes(), gradients = store_.grads().bytes(),
                       activations = trainer_->activation_bytes(),
                       masters = store_.dtype() == engine::DType::bf16 ? store_.masters().bytes() : 0,
-                      optimizer = 2 * gradients + masters;
+                      optimizer = 2 * gradients + masters,
+                      samples = generator_ ? generator_->memory_bytes() : 0;
   const auto row = [](const char* heading, const char* what, std::uint64_t bytes) {
     say("{:<10} {:<12} {:>12}\n", heading, what, mebibytes(bytes));
   };
@@ -144,7 +149,8 @@ void TrainRun::print_memory() const {
   row("", "gradients", gradients);
   row("", "optimizer", optimizer);
   row("", "activations", activations);
-  row("", "in all", values + gradients + optimizer + activations);
+  if (generator_) row("", "samples", samples);
+  row("", "in all", values + gradients + optimizer + activations + samples);
 }
 
 void TrainRun::submit_step() {
@@ -252,11 +258,11 @@ void TrainRun::save() {
 }
 
 void TrainRun::sample() {
-  const TextRequest request{.prompt = make_prompt(*tokenizer_, flags_.prompt), .tokens = kSampleTokens};
-  std::string text = request.prompt.text;
-  model::Generator generator(gpt_, stream_, 1, std::int64_t(request.prompt.tokens.size()) + request.tokens,
-                             {}, std::uint64_t(flags_.seed) + std::uint64_t(state_.step));
-  generate_texts(generator, *tokenizer_, request,
+  std::string text = prompt_.text;
+  generate_texts(*generator_, *tokenizer_,
+                 {.prompt = prompt_,
+                  .tokens = kSampleTokens,
+                  .seed = std::uint64_t(flags_.seed) + std::uint64_t(state_.step)},
                  [&text](std::size_t, std::string_view piece, bool) { text += piece; });
   log_->sample(state_.step, text);
 }

@@ -9,6 +9,7 @@
 #include "engine/checkpoint.h"
 #include "engine/schedule.h"
 #include "model/trainer.h"
+#include "tools/text_generation.h"
 #include "tools/train_data.h"
 #include "tools/train_flags.h"
 #include "tools/train_log.h"
@@ -80,12 +81,14 @@ class TrainRun {
   TrainFlags flags_;
   TrainData data_;
   std::unique_ptr<data::Tokenizer> tokenizer_;
+  Prompt prompt_;  // of the samples
   engine::Stream stream_;
   engine::ParamStore store_;
   model::Gpt gpt_;
   std::optional<engine::AdamW> optimizer_;
   std::optional<model::Trainer> trainer_;
-  std::vector<WindowBatch> batches_;  // of a step; an evaluation uses the first
+  std::optional<model::Generator> generator_;  // where samples are drawn
+  std::vector<WindowBatch> batches_;           // of a step; an evaluation uses the first
   std::vector<model::MicroBatch> micro_batches_;
   engine::Schedule schedule_;
   std::optional<Resumed> resumed_;

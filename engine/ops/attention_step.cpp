@@ -5,6 +5,21 @@
 
 namespace engine {
 
+KvCache KvCache::of(std::int64_t sample) const {
+  const auto part = [sample](const Tensor& all) {
+    const Shape one{1, all.shape()[1], all.shape()[2], all.shape()[3]};
+    return all ? all.slice(sample * one.numel(), one) : Tensor();
+  };
+  return {part(k), part(v), part(window_k), part(pending_k), part(ck), part(cv)};
+}
+
+std::size_t KvCache::bytes() const noexcept {
+  std::size_t sum = 0;
+  for (const Tensor* t : {&k, &v, &window_k, &pending_k, &ck, &cv})
+    if (*t) sum += t->bytes();
+  return sum;
+}
+
 KvCache dense_cache(Device device, DType dtype, std::int64_t samples, std::int64_t capacity,
                     const Heads& heads) {
   const Shape shape{samples, heads.kv, capacity, heads.dim};
