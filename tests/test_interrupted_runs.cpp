@@ -47,6 +47,7 @@ void check_same(const TempDir& a, const TempDir& b) {
     CHECK(tests::read_file(a / name) == tests::read_file(b / name));
   }
   CHECK(logged(a / "m.log.jsonl") == logged(b / "m.log.jsonl"));
+  CHECK(tests::samples_in(a / "m.log.jsonl") == tests::samples_in(b / "m.log.jsonl"));
 }
 
 // Every checkpoint there is whole.
@@ -141,7 +142,7 @@ TEST_CASE("interrupted: more signals while it saves change nothing") {
 
 TEST_CASE("interrupted: kill -9 at random moments of a run that always saves") {
   TempDir whole, parts, output;
-  const std::string flags = small_run() + "--threads 1 -x 60 -v 2 -n 1 --keep 3 -s 0 ";
+  const std::string flags = small_run() + "--threads 1 -x 60 -v 2 -n 1 --keep 3 -s 3 ";
   REQUIRE(train(flags + out(whole)).code == 0);
   std::mt19937 bits(12);
   int kills = 0;

@@ -14,6 +14,7 @@ using tests::hash_of;
 using tests::logged;
 using tests::names_in;
 using tests::Ran;
+using tests::samples_in;
 using tests::small_run;
 using tests::state_of;
 using tests::TempDir;
@@ -35,6 +36,7 @@ void check_same(const TempDir& a, const TempDir& b, bool best = true) {
   CHECK(hash_of(a / "m.bin") == hash_of(b / "m.bin"));
   CHECK(tests::read_file(a / "m.bin") == tests::read_file(b / "m.bin"));
   CHECK(logged(a / "m.log.jsonl") == logged(b / "m.log.jsonl"));
+  CHECK(samples_in(a / "m.log.jsonl") == samples_in(b / "m.log.jsonl"));
   if (!best) return;
   CHECK(hash_of(a / "m.best.bin") == hash_of(b / "m.best.bin"));
   CHECK(tests::read_file(a / "m.best.bin") == tests::read_file(b / "m.best.bin"));
@@ -80,6 +82,28 @@ TEST_CASE("resume: evaluating, sampling and saving at other times changes nothin
   run(flags + "-v 0 -s 0 -n 0 --stop-at 11" + out(recomputed));
   run("--resume --recompute block" + out(recomputed));
   CHECK(hash_of(whole / "m.bin") == hash_of(recomputed / "m.bin"));
+}
+
+TEST_CASE("resume: the samples are those of the run in one go, whatever was drawn before") {
+  TempDir whole, parts, sparse;
+  const std::string flags = small_run() + "-x 24 -v 0 -n 0 --prompt 一丁七 ";
+  run(flags + "-s 3" + out(whole));
+  run(flags + "-s 3 --stop-at 6" + out(parts));
+  run("--resume --stop-at 11" + out(parts));
+  run("--resume" + out(parts));
+  check_same(whole, parts, false);
+  const auto all = samples_in(whole / "m.log.jsonl");
+  REQUIRE(all.size() == 8);
+  for (std::size_t i = 0; i < all.size(); i++) {
+    CHECK(all[i].first == std::int64_t(3 * (i + 1)));
+    CHECK(all[i].second.starts_with("一丁七"));
+    CHECK(all[i].second != all[(i + 1) % 8].second);
+  }
+  run(flags + "-s 12" + out(sparse));  // a generator's second sample is another run's eighth
+  const auto few = samples_in(sparse / "m.log.jsonl");
+  REQUIRE(few.size() == 2);
+  CHECK(few[0] == all[3]);
+  CHECK(few[1] == all[7]);
 }
 
 TEST_CASE("resume: the flags come from the checkpoint, a stated one wins, model and data must agree") {

@@ -91,6 +91,23 @@ TEST_CASE("sample: a prompt that fills the trained length leaves room for what i
         std::string::npos);
 }
 
+TEST_CASE("sample: any number of tokens takes the memory of the trained length") {
+  // More address space than the program takes, far less than a cache of so many tokens.
+  const auto begin = [](const std::string& rest) {
+    return run_command("ulimit -v 4000000; " + program("sample") + " " +
+                       trained("-p 北京 -n 1000000000 --ignore-eos --seed 5 --quiet " + rest) +
+                       " | head -c 3000");
+  };
+  const Ran ran = begin("");
+  CHECK(ran.out.size() == 3000);
+  CHECK(ran.err.find("pass the trained length") != std::string::npos);
+  CHECK(ran.err.find("out of memory") == std::string::npos);
+  CHECK(begin("-N 3").out == ran.out);
+  // What is asked for does not change what comes first.
+  const std::string shorter = sample(trained("-p 北京 -n 70 --ignore-eos --seed 5")).out;
+  CHECK(ran.out.starts_with(shorter.substr(0, shorter.size() - 10)));
+}
+
 TEST_CASE("sample: stop texts, in any order, however the text is written and beside others") {
   const std::string flags = trained("-p 北京 -n 30 --seed 5 --ignore-eos ");
   const std::string whole = sample(flags).out, added = whole.substr(6);

@@ -110,6 +110,14 @@ std::vector<json> trained(const std::filesystem::path& log) {
   return all;
 }
 
+std::vector<std::pair<std::int64_t, std::string>> samples_in(const std::filesystem::path& log) {
+  std::vector<std::pair<std::int64_t, std::string>> samples;
+  for (const auto& line : lines_of(read_file(log)))
+    if (const json j = json::parse(line); j.value("event", "") == "sample")
+      samples.emplace_back(j["step"], j["detail"]);
+  return samples;
+}
+
 std::vector<std::string> names_in(const std::filesystem::path& folder) {
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(folder))

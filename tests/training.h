@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/support.h"
@@ -27,6 +28,8 @@ std::vector<std::string> lines_of(const std::string& text);
 std::vector<nlohmann::json> logged(const std::filesystem::path& log);
 // Of these, the steps: what was trained, whatever was evaluated in between.
 std::vector<nlohmann::json> trained(const std::filesystem::path& log);
+// Of a log, the samples: step and text.
+std::vector<std::pair<std::int64_t, std::string>> samples_in(const std::filesystem::path& log);
 std::vector<std::string> names_in(const std::filesystem::path& folder);  // sorted
 
 // A train_gpt that is still running; its output goes to FOLDER/out and FOLDER/err.

@@ -85,7 +85,7 @@ void write_texts(const Flags& f, Model& m, const data::Tokenizer& tokenizer, too
   tools::TextsInOrder texts(prompt.text, !f.no_stream,
                             [&poll](std::string_view text) { data::write_to_stdout(text, poll); });
   tools::TextRequest request{.prompt = std::move(prompt), .tokens = wanted, .rules = f.rules, .poll = poll};
-  const std::int64_t most = std::clamp<std::int64_t>(kTokensSideBySide / room, 1, kSideBySide);
+  const std::int64_t most = std::clamp<std::int64_t>(kTokensSideBySide / (size + wanted), 1, kSideBySide);
   const auto start = std::chrono::steady_clock::now();
   std::int64_t drawn = 0;
   std::optional<model::Generator> generator;

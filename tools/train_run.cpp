@@ -283,11 +283,11 @@ int TrainRun::train(const data::Interrupt& interrupt) try {
     const bool settle = evaluation || saving || sampling || profile_;
     while (trainer_->under_way() > (settle ? 0 : ahead)) finish_step();
     if (profile_ && (state_.step == flags_.profile_to || stop || finished())) print_profile();
+    if (sampling) sample();  // first: where a signal or a kill comes between, the resumed run has it
     state_.evaluation_due = evaluation;
     interrupt.check();
     if (evaluation) evaluate(interrupt);
     if (saving) save();
-    if (sampling) sample();
   }
   return 0;
 } catch (const data::Interrupted& interrupted) {
