@@ -32,11 +32,13 @@ std::vector<std::string> all_tokens(const std::vector<std::string>& merged, cons
   require(merged.size() < kMostTokens - tokens.size(), Exit::checkpoint,
           "{}: {} tokens, expected fewer than {}", where, merged.size() + tokens.size(), kMostTokens);
   for (const std::string& token : merged) {
-    const std::size_t line = tokens.size() + known.size() + 1;
+    const std::size_t merge = known.size() + 1;
     require(2 <= token.size() && token.size() <= kMaxTokenBytes, Exit::checkpoint,
-            "{}: line {}: a token of {} bytes, expected 2 to {}", where, line, token.size(), kMaxTokenBytes);
-    require(known.insert(token).second, Exit::checkpoint, "{}: line {} repeats a token; expected each once",
-            where, line);
+            "{}: merge {} makes a token of {} bytes, expected 2 to {}", where, merge, token.size(),
+            kMaxTokenBytes);
+    if (!known.insert(token).second)
+      fail(Exit::checkpoint, "{}: merge {} makes '{}' again; expected it once", where, merge,
+           spell_bytes(token));
     bytes += token.size();
     require(bytes < PieceTrie::kMaxBytes, Exit::checkpoint, "{}: over {} bytes, too large for a vocabulary",
             where, PieceTrie::kMaxBytes);
@@ -74,10 +76,11 @@ ByteBpe::ByteBpe(const std::vector<std::string>& merged, const std::string& wher
   Path path;
   for (std::uint32_t id = kFirstMerged; id < size(); ++id) {
     search(all[id], id, path);
-    require(path.ids.size() == 2, Exit::checkpoint,
-            "{}: line {}: the token falls into {} earlier ones, expected two, which it joins; the file is "
-            "damaged",
-            where, id + 1, path.ids.size());
+    require(
+        path.ids.size() == 2, Exit::checkpoint,
+        "{}: merge {} makes '{}', which falls into {} earlier tokens, expected the two that it joins; the "
+        "file is damaged",
+        where, id - kFirstMerged + 1, piece(id), path.ids.size());
     tokens_[id].left = path.ids[0];
     tokens_[id].right = path.ids[1];
     merges_.add(path.ids[0], path.ids[1], id);

@@ -24,8 +24,8 @@ class ByteBpe final : public Tokenizer {
  public:
   // `merged`: the bytes of the tokens kFirstMerged and following, in the order in which they were merged. The
   // merges follow from them: with the tokens before it, each token must fall into exactly two, which it
-  // joins. Throws Error(checkpoint), naming `where` and the line (id + 1), where that is not so, and for more
-  // than kMaxTokenBytes in a token or kMaxVocabularyBytes in all.
+  // joins. Throws Error(checkpoint), naming `where` and the merge (from 1), where that is not so, and for
+  // more than kMaxTokenBytes in a token or kMaxVocabularyBytes in all.
   ByteBpe(const std::vector<std::string>& merged, const std::string& where);
 
   std::string_view kind() const noexcept override { return "bbpe"; }

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 
+#include "data/id_ranges.h"
 #include "data/sha256.h"
 #include "data/utf8.h"
 #include "engine/error.h"
@@ -70,35 +70,6 @@ class PossibleText {
   ActionTable actions_;
 };
 
-// "0 100-103": runs of ids.
-std::string listed(const std::vector<std::uint32_t>& ids) {
-  std::string text;
-  for (std::size_t i = 0; i < ids.size();) {
-    std::size_t last = i;
-    while (last + 1 < ids.size() && ids[last + 1] == ids[last] + 1) ++last;
-    text += fmt::format(" {}", ids[i]);
-    if (last > i) text += fmt::format("-{}", ids[last]);
-    i = last + 1;
-  }
-  return text;
-}
-
-// The inverse of listed(); only ids below `size`. Anything else gives a list that listed() spells otherwise.
-std::vector<std::uint32_t> parse_list(std::string_view text, std::uint32_t size) {
-  std::vector<std::uint32_t> ids;
-  const char* at = text.data();
-  const char* const end = at + text.size();
-  while (at != end && *at == ' ') {
-    std::uint32_t first = 0, last = 0;
-    at = std::from_chars(at + 1, end, first).ptr;
-    last = first;
-    if (at != end && *at == '-') at = std::from_chars(at + 1, end, last).ptr;
-    if (last >= size || (!ids.empty() && first <= ids.back())) return {};
-    for (; first <= last; ++first) ids.push_back(first);
-  }
-  return ids;
-}
-
 }  // namespace
 
 // A token that is possible text comes out of itself, since it is the longest that itself begins with. "##x"
@@ -160,7 +131,7 @@ std::string LiveVocabulary::decode(std::span<const std::uint32_t> ids) const {
 }
 
 std::string LiveVocabulary::serialize() const {
-  return fmt::format("{}{}\n{}", kHeading, listed(live_), whole_->serialize());
+  return fmt::format("{}{}\n{}", kHeading, spell_id_ranges(live_), whole_->serialize());
 }
 
 std::string LiveVocabulary::vocab_sha256() const {
@@ -194,8 +165,8 @@ std::unique_ptr<LiveVocabulary> parse_live_vocabulary(std::string_view payload, 
   require(begins, Exit::checkpoint, "{}: no line of live tokens; the file is damaged", where);
   std::unique_ptr<const WordPiece> whole = parse_wordpiece(payload.substr(line + 1), where);
   const std::string_view list = payload.substr(kHeading.size(), line - kHeading.size());
-  std::vector<std::uint32_t> live = parse_list(list, whole->size());
-  require(listed(live) == list, Exit::checkpoint,
+  std::vector<std::uint32_t> live = parse_id_ranges(list, whole->size());
+  require(spell_id_ranges(live) == list, Exit::checkpoint,
           "{}: the live tokens are not ranges of rising ids below {}; the file is damaged", where,
           whole->size());
   return std::make_unique<LiveVocabulary>(std::move(whole), std::move(live), where);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "data/byte_bpe.h"
+#include "data/foreign_bpe.h"
 #include "data/live_vocabulary.h"
 #include "data/wordpiece.h"
 #include "engine/container.h"
@@ -30,6 +31,7 @@ std::unique_ptr<Tokenizer> tokenizer_in(const engine::ContainerReader& file) {
 }  // namespace
 
 std::unique_ptr<Tokenizer> deserialize_tokenizer(std::string_view payload, const std::string& where) {
+  if (payload.starts_with("bbpe ")) return parse_foreign_bpe(payload, where);
   if (payload.starts_with("bbpe")) return parse_byte_bpe(payload, where);
   if (payload.starts_with("live")) return parse_live_vocabulary(payload, where);
   return parse_wordpiece(payload, where);

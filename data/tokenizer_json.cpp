@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "data/byte_bpe.h"
+#include "data/foreign_bpe.h"
 #include "data/wordpiece.h"
 
 namespace data {
@@ -30,7 +31,8 @@ Json vocabulary(const Tokenizer& tokenizer) {
   return tokens;
 }
 
-Json bbpe_model(const ByteBpe& bbpe) {
+// `whole`: the vocabulary with the ids that are to be written.
+Json bbpe_model(const ByteBpe& bbpe, const Tokenizer& whole) {
   Json merges = Json::array();
   for (std::uint32_t id = kFirstMerged; id < bbpe.size(); ++id) {
     const auto [left, right] = bbpe.parts(id);
@@ -44,7 +46,7 @@ Json bbpe_model(const ByteBpe& bbpe) {
           {"fuse_unk", false},
           {"byte_fallback", false},
           {"ignore_merges", false},
-          {"vocab", vocabulary(bbpe)},
+          {"vocab", vocabulary(whole)},
           {"merges", std::move(merges)}};
 }
 
@@ -53,6 +55,15 @@ Json byte_level(bool add_prefix_space) {
           {"add_prefix_space", add_prefix_space},
           {"trim_offsets", true},
           {"use_regex", true}};
+}
+
+void add_bbpe(Json& json, const ByteBpe& bbpe, const Tokenizer& whole, Json added_tokens) {
+  json["added_tokens"] = std::move(added_tokens);
+  json["normalizer"] = nullptr;
+  json["pre_tokenizer"] = byte_level(false);
+  json["post_processor"] = nullptr;
+  json["decoder"] = byte_level(true);
+  json["model"] = bbpe_model(bbpe, whole);
 }
 
 Json wordpiece_special_tokens(const Tokenizer& tokenizer) {
@@ -71,12 +82,11 @@ std::string tokenizer_json(const Tokenizer& any) {
   const Tokenizer& tokenizer = any.whole();
   Json json = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}};
   if (const auto* bbpe = dynamic_cast<const ByteBpe*>(&tokenizer)) {
-    json["added_tokens"] = Json::array({special_token(*bbpe, bbpe->end_of_text())});
-    json["normalizer"] = nullptr;
-    json["pre_tokenizer"] = byte_level(false);
-    json["post_processor"] = nullptr;
-    json["decoder"] = byte_level(true);
-    json["model"] = bbpe_model(*bbpe);
+    add_bbpe(json, *bbpe, *bbpe, Json::array({special_token(*bbpe, bbpe->end_of_text())}));
+  } else if (const auto* foreign = dynamic_cast<const ForeignBpe*>(&tokenizer)) {
+    Json added = Json::array();
+    for (const auto& [id, name] : foreign->markers()) added.push_back(special_token(*foreign, id));
+    add_bbpe(json, foreign->bpe(), *foreign, std::move(added));
   } else {
     const auto& wordpiece = dynamic_cast<const WordPiece&>(tokenizer);
     json["added_tokens"] = wordpiece_special_tokens(wordpiece);
