@@ -183,7 +183,8 @@ class Preparation {
   void write_tokens() {
     std::unique_ptr<Tokenizer> tokenizer = make_tokenizer();
     if (options_.live_vocab) {
-      tokenizer = keep_live(std::move(tokenizer), options_.tokenizer);
+      tokenizer =
+          keep_live(std::move(tokenizer), options_.vocab.empty() ? options_.tokenizer : options_.vocab);
       report_.tokenizer += fmt::format(", {} of them live", tokenizer->size());
     }
     TokenFileWriter out(options_.output, *tokenizer, options_.raw, options_.split, [this] { poll(); });
@@ -289,9 +290,10 @@ class Preparation {
 
   std::unique_ptr<Tokenizer> make_tokenizer() {
     if (!options_.vocab.empty()) {
-      auto tokenizer = read_vocab_txt(options_.vocab, options_.rules);
+      auto tokenizer = read_vocabulary(options_.vocab, options_.rules);
+      const auto* wordpiece = dynamic_cast<const WordPiece*>(tokenizer.get());
       report_.tokenizer = fmt::format("{} ({} tokens)", options_.vocab, tokenizer->size());
-      if (!options_.rules.lower && !tokenizer->has_capitals())
+      if (!options_.rules.lower && wordpiece != nullptr && !wordpiece->has_capitals())
         report_.warnings.push_back(options_.vocab + ": has no capital letters, so --cased makes them [UNK]");
       return tokenizer;
     }

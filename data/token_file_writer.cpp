@@ -74,7 +74,8 @@ TokenFileWriter::TokenFileWriter(std::filesystem::path path, const Tokenizer& to
       tokens_(path_.parent_path()),
       pieces_(path_.parent_path()) {
   engine::require(tokenizer.end_of_text() < vocab_size_, engine::Exit::checkpoint,
-                  "the vocabulary has no [SEP], which ends every document; add it to the vocabulary");
+                  "the vocabulary has no {}, which ends every document; add it to the vocabulary",
+                  tokenizer.words() == WordRule::gpt2 ? "<|endoftext|>" : "[SEP]");
 }
 
 void TokenFileWriter::add(std::span<const std::uint32_t> ids, std::uint64_t text_bytes) {

@@ -5,6 +5,7 @@
 #include "data/byte_bpe.h"
 #include "data/foreign_bpe.h"
 #include "data/live_vocabulary.h"
+#include "data/tokenizer_json.h"
 #include "data/wordpiece.h"
 #include "engine/container.h"
 #include "engine/error.h"
@@ -48,15 +49,28 @@ void save_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& pat
   file.save(path);
 }
 
+std::unique_ptr<Tokenizer> read_vocabulary(const std::filesystem::path& path, BertRules rules) {
+  const std::string name = path.string(), text = read_vocabulary_text(path, kMaxTokenizerJsonBytes + 1);
+  if (!begins_as_json(text)) return parse_vocab_txt(text, rules, name);
+  engine::require(
+      rules == BertRules{}, Exit::usage,
+      "--cased or --compat with {}: they are for WordPiece, and a tokenizer.json is byte-level BPE "
+      "here; leave them out",
+      name);
+  engine::require(text.size() <= kMaxTokenizerJsonBytes, Exit::checkpoint,
+                  "{}: over {} bytes, too large for a tokenizer.json", name, kMaxTokenizerJsonBytes);
+  return parse_tokenizer_json(text, name);
+}
+
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path, BertRules rules) {
-  if (!engine::begins_as_container(path)) return read_vocab_txt(path, rules);
+  if (!engine::begins_as_container(path)) return read_vocabulary(path, rules);
   const engine::ContainerReader file(path, engine::Exit::checkpoint);
   file.require_format("nsa-tokenizer");
   return tokenizer_in(file);
 }
 
 std::unique_ptr<Tokenizer> load_vocabulary(const std::filesystem::path& path, BertRules rules) {
-  if (!engine::begins_as_container(path)) return read_vocab_txt(path, rules);
+  if (!engine::begins_as_container(path)) return read_vocabulary(path, rules);
   const engine::ContainerReader file(path, Exit::checkpoint);
   const std::string& format = file.meta("format");
   const bool holds_one = format.starts_with("nsa-tokens/") || format.starts_with("nsa-checkpoint/");

@@ -69,8 +69,11 @@ std::unique_ptr<Tokenizer> deserialize_tokenizer(std::string_view payload, const
 // Writes a tokenizer file: a container with `format` nsa-tokenizer/1 and the tensor `tokenizer`. Throws
 // Error(io).
 void save_tokenizer(const Tokenizer&, const std::filesystem::path&);
-// Reads a tokenizer file, or a vocab.txt (told apart by content; the rules are for the latter, a tokenizer
-// file knows its own). Throws Error(checkpoint) naming the file.
+// Reads a vocabulary of another program, told by its content: a vocab.txt, to which the rules apply, or a
+// tokenizer.json of byte-level BPE, with which others than BertRules{} throw Error(usage). Throws
+// Error(checkpoint) naming the file.
+std::unique_ptr<Tokenizer> read_vocabulary(const std::filesystem::path&, BertRules = {});
+// Reads a tokenizer file, which knows its rules, or what read_vocabulary() does; told apart by content.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path&, BertRules = {});
 // The same, also out of a token file or checkpoint, which hold the vocabulary that they were made with.
 std::unique_ptr<Tokenizer> load_vocabulary(const std::filesystem::path&, BertRules = {});

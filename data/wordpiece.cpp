@@ -252,23 +252,27 @@ std::unique_ptr<WordPiece> parse_vocab_txt(std::string_view bytes, BertRules rul
 }
 
 std::unique_ptr<WordPiece> read_vocab_txt(const std::filesystem::path& path, BertRules rules) {
+  return parse_vocab_txt(read_vocabulary_text(path, kMaxVocabularyBytes), rules, path.string());
+}
+
+std::string read_vocabulary_text(const std::filesystem::path& path, std::size_t enough) {
   const std::string name = path.string();
   std::error_code absent;
   engine::require(!std::filesystem::is_directory(path, absent), Exit::checkpoint,
-                  "{}: a folder; expected a vocab.txt", name);
+                  "{}: a folder; expected a vocabulary", name);
   std::ifstream file(path, std::ios::binary);
-  engine::require(file.is_open(), Exit::checkpoint, "{}: cannot be opened ({}); expected a vocab.txt", name,
+  engine::require(file.is_open(), Exit::checkpoint, "{}: cannot be opened ({}); expected a vocabulary", name,
                   std::strerror(errno));
   constexpr std::size_t kPieceBytes = 64 << 10;
   std::string bytes;
-  while (file && bytes.size() < kMaxVocabularyBytes) {
+  while (file && bytes.size() < enough) {
     const std::size_t before = bytes.size();
     bytes.resize(before + kPieceBytes);
     file.read(bytes.data() + before, kPieceBytes);
     bytes.resize(before + static_cast<std::size_t>(file.gcount()));
   }
   engine::require(!file.bad(), Exit::checkpoint, "{}: cannot be read ({})", name, std::strerror(errno));
-  return parse_vocab_txt(bytes, rules, name);
+  return bytes;
 }
 
 }  // namespace data

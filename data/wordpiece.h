@@ -59,6 +59,9 @@ inline constexpr std::size_t kMaxVocabularyBytes = PieceTrie::kMaxBytes;
 // LF and one byte order mark at the start left out. Throws Error(checkpoint) naming the file and the line.
 std::unique_ptr<WordPiece> read_vocab_txt(const std::filesystem::path&, BertRules = {});
 std::unique_ptr<WordPiece> parse_vocab_txt(std::string_view bytes, BertRules, const std::string& where);
+// A vocabulary's file, or a pipe, up to its end or until `enough` bytes are read. Throws Error(checkpoint)
+// naming it.
+std::string read_vocabulary_text(const std::filesystem::path&, std::size_t enough);
 
 // The inverse of WordPiece::serialize(): a line "wordpiece lower" or "wordpiece cased", with " hf" behind it
 // for rules.hugging_face, then the tokens, an LF between two. Throws Error(checkpoint) naming `where`.

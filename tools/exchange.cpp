@@ -87,8 +87,9 @@ Body add_import(CLI::App& app) {
   const auto f = std::make_shared<Flags>();
   add_files(app, *f, {"llmc", "nanogpt"}, "llm.c's or nanoGPT's file", "the token file to write");
   refuse_empty(
-      app.add_option("--vocab", f->vocabulary,
-                     "the vocabulary of the ids: a tokenizer file, token file, checkpoint or vocab.txt"))
+      app.add_option(
+          "--vocab", f->vocabulary,
+          "the vocabulary of the ids: a tokenizer file, token file, checkpoint, vocab.txt or tokenizer.json"))
       ->required()
       ->type_name("FILE");
   add_real(app, "--val", f->validation, 0, 0.999999, "share of the validation part, which is the end");

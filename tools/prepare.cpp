@@ -126,8 +126,10 @@ tools::Body set_up(CLI::App& app, Flags& f) {
                      "the token file to write; with --text a text file, - for standard output"))
       ->required()
       ->type_name("FILE");
-  tools::refuse_empty(app.add_option("--vocab", o.vocab, "a WordPiece vocabulary, one token a line"))
-      ->type_name("vocab.txt");
+  tools::refuse_empty(
+      app.add_option("--vocab", o.vocab,
+                     "a WordPiece vocabulary, one token a line, or a tokenizer.json of byte-level BPE"))
+      ->type_name("FILE");
   tools::refuse_empty(app.add_option("--tokenizer", o.tokenizer,
                                      "a tokenizer file; with neither, a vocabulary is trained on the input"))
       ->type_name("FILE");

@@ -91,15 +91,18 @@ struct Source {  // of a vocabulary, for encode and decode
 };
 
 void add_source(CLI::App& app, Source& source) {
-  tools::refuse_empty(app.add_option("-t,--tokenizer", source.file, "a tokenizer file, or a vocab.txt"))
+  tools::refuse_empty(
+      app.add_option("-t,--tokenizer", source.file, "a tokenizer file, or what --vocab takes"))
       ->type_name("FILE");
-  tools::refuse_empty(app.add_option("--vocab", source.vocab, "a vocab.txt (WordPiece)"))->type_name("FILE");
+  tools::refuse_empty(app.add_option("--vocab", source.vocab,
+                                     "a vocab.txt (WordPiece), or a tokenizer.json of byte-level BPE"))
+      ->type_name("FILE");
   app.add_flag("--cased", source.cased, "vocab.txt: keep capitals and accents");
 }
 
 std::unique_ptr<data::Tokenizer> load(const Source& source) {
   require(source.file.empty() != source.vocab.empty(), Exit::usage,
-          "expected either -t FILE (a tokenizer file) or --vocab FILE (a vocab.txt)");
+          "expected either -t FILE (a tokenizer file) or --vocab FILE (a vocab.txt or tokenizer.json)");
   const data::BertRules rules{.lower = !source.cased, .hugging_face = source.compat == "hf"};
   if (source.vocab.empty()) {
     auto tokenizer = data::load_tokenizer(source.file, rules);
@@ -111,8 +114,9 @@ std::unique_ptr<data::Tokenizer> load(const Source& source) {
         source.file);
     return tokenizer;
   }
-  auto vocabulary = data::read_vocab_txt(source.vocab, rules);
-  if (source.cased && !vocabulary->has_capitals())
+  auto vocabulary = data::read_vocabulary(source.vocab, rules);
+  const auto* wordpiece = dynamic_cast<const data::WordPiece*>(vocabulary.get());
+  if (source.cased && wordpiece != nullptr && !wordpiece->has_capitals())
     warn(fmt::format("--cased, but {} has no capital letters: each becomes [UNK]", source.vocab));
   return vocabulary;
 }
@@ -238,13 +242,15 @@ int main(int argc, char** argv) {
         add_source(*decode_app, decoding);
 
         CLI::App* info_app = app.add_subcommand("info", "shows kind, size and SHA-256 of a vocabulary");
-        tools::refuse_empty(info_app->add_option("FILE", info_file, "a tokenizer file, or a vocab.txt"))
+        tools::refuse_empty(
+            info_app->add_option("FILE", info_file, "a tokenizer file, vocab.txt or tokenizer.json"))
             ->required()
             ->type_name("");
 
         CLI::App* export_app = app.add_subcommand("export", "writes a tokenizer.json or a vocab.txt");
-        tools::refuse_empty(export_app->add_option("FILE", export_file,
-                                                   "a tokenizer file, token file, checkpoint or vocab.txt"))
+        tools::refuse_empty(
+            export_app->add_option("FILE", export_file,
+                                   "a tokenizer file, token file, checkpoint, vocab.txt or tokenizer.json"))
             ->required()
             ->type_name("");
         tools::refuse_empty(

@@ -29,6 +29,7 @@ bool plain_text(Bytes);
 bool run_state(Bytes);
 bool token_file(Bytes);
 bool tokenizer(Bytes);
+bool tokenizer_json(Bytes);
 bool vocabulary(Bytes);
 bool wikiextractor(Bytes);
 bool wikitext(Bytes);
@@ -55,6 +56,7 @@ inline constexpr Target kTargets[] = {{"abstract_xml", abstract_xml},
                                       {"run_state", run_state},
                                       {"token_file", token_file},
                                       {"tokenizer", tokenizer},
+                                      {"tokenizer_json", tokenizer_json},
                                       {"vocabulary", vocabulary},
                                       {"wikiextractor", wikiextractor},
                                       {"wikitext", wikitext}};
