@@ -7,7 +7,6 @@
 #include "data/gpt2_words.h"
 #include "data/tokenizer_json.h"
 #include "data/tokenizer_json_contents.h"
-#include "data/utf8.h"
 #include "engine/error.h"
 
 namespace data {
@@ -35,6 +34,7 @@ class Settings {
     expect("model/ignore_merges", {"false", "true", kAbsent});
     for (const char* affix : {"model/continuing_subword_prefix", "model/end_of_word_suffix"})
       expect(affix, {"null", "\"\"", kAbsent});
+    expect("added_tokens", {"a list", kAbsent});
     expect("normalizer", {"null", kAbsent});
     const std::string words = only("pre_tokenizer", "pretokenizers");
     expect(words + "/type", {"\"ByteLevel\""});

@@ -191,6 +191,7 @@ TEST_CASE("tokenizer.json read: rules that would give other ids are refused by n
             "pre_tokenizer/type is \"Sequence\""},
            {"/post_processor", R"({"type": "TemplateProcessing", "special_tokens": {"</s>": {}}})",
             "post_processor/type is \"TemplateProcessing\""},
+           {"/added_tokens", "{}", "added_tokens is an object, expected a list"},
            {"/decoder", "null", "decoder/type is not there"},
            {"/decoder/type", R"("WordPiece")", "decoder/type is \"WordPiece\""},
            {"/model", R"({"type": "WordPiece", "vocab": {"[UNK]": 0}})", "model/type is \"WordPiece\""},
