@@ -126,11 +126,18 @@ void TokenFile::release_pages() const noexcept {
 }
 
 std::unique_ptr<Tokenizer> TokenFile::tokenizer() const {
+  std::unique_ptr<Tokenizer> tokenizer;
   try {
-    return deserialize_tokenizer(payload_, path());
+    tokenizer = deserialize_tokenizer(payload_, path());
   } catch (const engine::Error& error) {  // here it is a part of the data
     throw engine::Error(error.what(), engine::Exit::data);
   }
+  engine::require(tokenizer->size() == vocab_size_ && tokenizer->end_of_text() == end_of_text_,
+                  engine::Exit::data,
+                  "{}: vocab_size {} and end_of_text {}, but its vocabulary has {} tokens and ends texts "
+                  "by {}; the file is damaged",
+                  path(), vocab_size_, end_of_text_, tokenizer->size(), tokenizer->end_of_text());
+  return tokenizer;
 }
 
 std::string TokenFile::fingerprint() const {

@@ -137,7 +137,8 @@ class TokenFile {
     return documents_;
   }  // [D+1] starts; the last is N
   std::string_view tokenizer_payload() const noexcept { return payload_; }
-  std::unique_ptr<Tokenizer> tokenizer() const;  // throws Error(data) if the vocabulary is damaged
+  // Throws Error(data) if the vocabulary is damaged, or another than vocab_size() and end_of_text() tell.
+  std::unique_ptr<Tokenizer> tokenizer() const;
   const std::string& vocab_sha256() const { return file_.meta("vocab_sha256"); }
   const engine::ContainerReader& container() const noexcept { return file_; }
   // Tells whether two files hold the same tokens: hex digits made of N and the CRCs.
@@ -146,8 +147,8 @@ class TokenFile {
   // ids[i] = token `from + i`. Throws Error(data) past the end. Any thread; resident memory stays bounded.
   void read(std::uint64_t from, std::span<std::int32_t> ids) const;
 
-  // Compares the CRC of each MiB of tokens and the SHA-256 of the vocabulary. Throws Error(data) naming the
-  // first that differs.
+  // Compares the CRC of each MiB of tokens, and the SHA-256 of the vocabulary after what tokenizer() checks.
+  // Throws Error(data) naming the first that differs.
   void verify() const;
 
  private:

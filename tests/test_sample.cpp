@@ -4,9 +4,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <nlohmann/json.hpp>
+#include <span>
 #include <tuple>
 
 #include "data/utf8.h"
+#include "engine/container.h"
+#include "tests/changed_container.h"
 #include "tests/trained_model.h"
 
 namespace {
@@ -195,6 +199,9 @@ TEST_CASE("sample: how well a file is predicted") {
       run_command(program("prepare") + " " + file + " --kind char --t2s off -o " + quoted("other")).code ==
       0);
   check_refused(sample(trained("--ppl " + quoted("other"))), "sample", 4, "vocabulary");
+  tests::copy_changed(folder / "all", folder / "other",
+                      [](tests::ContainerParts& file) { file.metadata["vocab_size"] = "40000"; });
+  check_refused(sample(trained("--ppl " + quoted("other"))), "sample", 3, "vocab_size 40000");
 }
 
 TEST_CASE("sample: precision on the CPU") {
@@ -246,6 +253,17 @@ TEST_CASE("sample: refusals") {
   damaged[8 + header + 101] = static_cast<char>(damaged[8 + header + 101] ^ 1);
   tests::write_file(folder / "file", damaged);
   check_refused(sample("-c " + file), "sample", 4, "checksum");
+  tests::copy_changed(TrainedModel::get().folder() / "ckpt.bin", folder / "file",
+                      [](tests::ContainerParts& checkpoint) {
+                        std::string& tokenizer = checkpoint.tensors["tokenizer"];
+                        tokenizer.replace(tokenizer.find("\n[SEP]\n"), 7, "\n[SEX]\n");
+                        auto checksums = nlohmann::json::parse(checkpoint.metadata["crc32"]);
+                        checksums["tokenizer"] = engine::crc32_of(std::as_bytes(std::span(tokenizer)));
+                        checkpoint.metadata["crc32"] = checksums.dump();
+                      });
+  for (const char* what : {" -n 1", " --ppl - <<<a", " -i <<<''"})
+    check_refused(run_command("bash -c \"" + program("sample") + " -c " + file + what + "\""), "sample", 4,
+                  "no [SEP]");
   if (!std::filesystem::exists("/dev/nvidia0"))
     check_refused(sample(trained("--device cuda")), "sample", 9, "cuda");
   CHECK(sample("--help").out.find("--top-frac") != std::string::npos);

@@ -222,6 +222,13 @@ TEST_CASE("token file: the reader refuses what contradicts itself") {
   CHECK(open(with([](Parts& p) { p.meta.erase("vocab_size"); })) == 3);
   CHECK(open(with([](Parts& p) { p.meta["format"] = "nsa-tokens/2"; }), &message) == 3);
   CHECK(message.find("newer") != std::string::npos);
+  for (const auto& [key, value] :
+       {std::pair{"vocab_size", "21"}, {"vocab_size", "2147483648"}, {"end_of_text", "4"}}) {
+    CAPTURE(key);
+    REQUIRE(open(with([&](Parts& p) { p.meta[key] = value; })) == 0);  // its tokens are below it all the same
+    CHECK(code_of([&] { data::TokenFile(dir / "x").tokenizer(); }, &message) == 3);
+    CHECK(message.find("its vocabulary has 20 tokens and ends texts by 3") != std::string::npos);
+  }
   CHECK(open({}) == 0);
   const std::string whole = tests::read_file(dir / "x");
   for (std::size_t cut = 0; cut < whole.size(); cut += 7) {

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "engine/error.h"
+#include "tests/changed_container.h"
 #include "tests/trained_model.h"
 #include "tests/training.h"
 
@@ -60,6 +61,12 @@ class Files {
     make("b", 33, 3, vocabulary + "0.1");
     make("c", 1, 1, vocabulary + "0");
     make("other", 50, 2, "--kind char --cased");
+    const Ran exported =
+        tests::run_command(program("tokenizer") + " export '" + path("v") + "' -o '" + path("v.txt") + "'");
+    if (exported.code != 0) throw std::runtime_error("tests: tokenizer failed: " + exported.err);
+    make("cased", 97, 1, "--vocab '" + path("v.txt") + "' --cased");
+    tests::copy_changed(path("b.bin"), path("larger.bin"),
+                        [](tests::ContainerParts& file) { file.metadata["vocab_size"] = "4000000"; });
   }
   static std::string character(int index) {
     const unsigned code = 0x4e00 + unsigned(index) % 97;
@@ -152,8 +159,13 @@ TEST_CASE("train data: refusals") {
   refused("a.bin,absent.bin", 3, "absent.bin");
   refused("a.bin,a.txt", 3, "a.txt");
   const Ran other = train(on("a.bin,other.bin") + out(folder));
-  check_refused(other, "train_gpt", 4, "other.bin: was made with another vocabulary than ");
+  check_refused(other, "train_gpt", 4, "other.bin: was made with another vocabulary or other rules than ");
   CHECK(other.err.find("a.bin;") != std::string::npos);
+  refused("a.bin,cased.bin", 4, "cased.bin: was made with another vocabulary or other rules than ");
+  refused("a.bin,larger.bin", 4, "larger.bin: was made with another vocabulary or other rules than ");
+  refused("larger.bin", 3, "larger.bin: vocab_size 4000000 and end_of_text 3, but its vocabulary has ");
+  check_refused(train(on("a.bin") + "--val-data '" + Files::get().path("larger.bin") + "'" + out(folder)),
+                "train_gpt", 4, "larger.bin: ");
   const Ran small = train(on("a.bin:1,c.bin:1") + out(folder));
   check_refused(small, "train_gpt", 3, "c.bin: its training part has 21 tokens, one window needs 33");
   CHECK(small.err.find("-t") != std::string::npos);

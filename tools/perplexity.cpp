@@ -1,10 +1,7 @@
 #include "tools/perplexity.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstring>
-#include <fstream>
 #include <memory>
 #include <numbers>
 
@@ -25,19 +22,10 @@ using engine::Tensor;
 constexpr std::size_t kMostText = 64 << 20;   // bytes
 constexpr std::int64_t kTokensAtOnce = 4096;  // of a forward pass
 
-// A container begins with its header's length, far below 2^32 in 8 bytes: some are NUL, which no text holds.
-bool looks_like_container(const std::string& file) {
-  std::error_code absent;
-  if (!std::filesystem::is_regular_file(file, absent)) return false;
-  std::array<char, 8> start{};
-  std::ifstream opened(file, std::ios::binary);
-  opened.read(start.data(), start.size());
-  return opened.gcount() == start.size() && std::memchr(start.data(), 0, start.size()) != nullptr;
-}
-
 ScoredText scored_tokens(const std::string& name, const engine::Checkpoint& checkpoint) {
   const auto file = std::make_shared<data::TokenFile>(name);
   require_same_vocabulary(checkpoint, *file);
+  file->tokenizer();  // its ids are those of this vocabulary
   const bool whole = file->validation_from() == file->size();
   const std::uint64_t first = whole ? 0 : file->validation_from(), size = file->size() - first;
   require(size >= 2, Exit::data, "{}: {} tokens to score, expected at least 2; give more text", name, size);
@@ -116,7 +104,7 @@ void check_by_cache(const model::Gpt& gpt, engine::Stream& stream, const ScoredT
 
 ScoredText open_scored(const std::string& file, const data::Tokenizer& tokenizer,
                        const engine::Checkpoint& checkpoint) {
-  if (looks_like_container(file)) return scored_tokens(file, checkpoint);
+  if (engine::begins_as_container(file)) return scored_tokens(file, checkpoint);
   const std::string text =
       read_text(file, kMostText, "too long to be scored as text; make a token file of it");
   std::vector<std::uint32_t> ids{tokenizer.end_of_text()};

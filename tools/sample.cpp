@@ -129,6 +129,8 @@ int run(const Flags& f) {
   require(tokenizer->size() == std::uint64_t(config.vocab), Exit::checkpoint,
           "{}: its tokenizer has {} entries, its model {}; the file is damaged", f.checkpoint,
           tokenizer->size(), config.vocab);
+  require(tokenizer->end_of_text() < tokenizer->size(), Exit::checkpoint,
+          "{}: its vocabulary has no [SEP], which ends every text; the file is damaged", f.checkpoint);
   const std::string text = read_prompt(f);
   tools::Prompt prompt;  // a conversation need not begin with one
   if (!f.interactive || !text.empty()) prompt = tools::make_prompt(*tokenizer, text, f.rules);

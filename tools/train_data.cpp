@@ -117,10 +117,11 @@ TokenFiles open_token_files(const TrainFlags& flags) {
     auto file = std::make_unique<data::TokenFile>(path);
     if (files.training.empty()) return file;
     const data::TokenFile& first = files.vocabulary();
-    require(file->vocab_sha256() == first.vocab_sha256() &&
-                file->container().meta("tokenizer") == first.container().meta("tokenizer"),
-            Exit::checkpoint, "{}: was made with another vocabulary than {}; prepare both with the same one",
-            path, first.path());
+    require(
+        file->tokenizer_payload() == first.tokenizer_payload() && file->vocab_size() == first.vocab_size(),
+        Exit::checkpoint,
+        "{}: was made with another vocabulary or other rules than {}; prepare both with the same ones", path,
+        first.path());
     return file;
   };
   for (const DataSource& source : parse_data(flags.data)) {

@@ -27,7 +27,8 @@ struct TokenFiles {  // opened, all with one vocabulary
   std::unique_ptr<data::TokenFile> validation;  // of --val-data, or nullptr
   const data::TokenFile& vocabulary() const { return *training.front(); }
 };
-// Throws Error(data) for what is no token file, and Error(checkpoint) naming two of another vocabulary.
+// Throws Error(data) for what is no token file, and Error(checkpoint) naming two of another vocabulary, or of
+// the same one under other rules (--cased, --compat).
 TokenFiles open_token_files(const TrainFlags&);
 
 class TrainData {
