@@ -68,6 +68,8 @@ std::uint32_t crc32_of(std::span<const std::byte> bytes, std::uint32_t before) {
 std::string crc32_hex(std::span<const std::byte> bytes) { return fmt::format("{:08x}", crc32_of(bytes)); }
 
 bool begins_as_container(const std::filesystem::path& path) {
+  std::error_code absent;
+  if (!std::filesystem::is_regular_file(path, absent)) return false;
   std::array<char, 8> start{};
   std::ifstream file(path, std::ios::binary);
   file.read(start.data(), start.size());

@@ -37,7 +37,7 @@ std::string crc32_hex(std::span<const std::byte> bytes);
 std::uint32_t crc32_of(std::span<const std::byte> bytes, std::uint32_t before = 0);
 
 // Whether a file begins as a container does, with its header's length: that is far below 2^32 in 8 bytes, so
-// some are NUL, which no text holds.
+// some are NUL, which no text holds. A pipe does not, and nothing is read of it.
 bool begins_as_container(const std::filesystem::path&);
 
 class ContainerReader {

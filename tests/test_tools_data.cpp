@@ -271,6 +271,17 @@ TEST_CASE("tools: prepare reads pipes, folders and several inputs") {
   CHECK(fs::exists(files.out / "x.bin.tmp.old"));
 }
 
+TEST_CASE("tools: a vocabulary comes through a pipe, too") {
+  const Files files;
+  const std::string pipe = quoted(files.out / "pipe"),
+                    from_pipe = "mkfifo " + pipe + "; { cat " + files.path("vocab.txt") + " >" + pipe +
+                                " & } ; printf '中 b' | timeout 20 " + program("tokenizer") + " encode ";
+  for (const char* flag : {"-t ", "--vocab "}) {
+    CAPTURE(flag);
+    CHECK(run_command(from_pipe + flag + pipe + "; rm " + pipe).out == "5 9\n");
+  }
+}
+
 TEST_CASE("tools: prepare ends at signals and closed pipes") {
   const Files files;
   const std::string prepare = program("prepare") + " --threads 2 --t2s off ";
