@@ -124,6 +124,23 @@ TEST_CASE("sample: a conversation of any length") {
   CHECK(talk(lines, "-n 0").out == std::string(21, '\n'));
 }
 
+TEST_CASE("sample: a conversation with a model that was trained at a length of one token") {
+  tests::TempDir folder;
+  const std::string out = "'" + (folder / "m.bin").string() + "'";
+  const Ran trained = run_command(program("train_gpt") + " -d " + TrainedModel::get().data() + " " +
+                                  TrainedModel::flags() + " -t 1 -x 1 -v 0 -s 0 -o " + out);
+  CAPTURE(trained.err);
+  REQUIRE(trained.code == 0);
+  for (const char* tokens : {"3", "-1", "0"}) {
+    CAPTURE(tokens);
+    const Ran ran = run_command("printf '数学\\n北\\n\\n' | " + program("sample") + " -c " + out +
+                                " -i --ignore-eos --seed 1 -n " + tokens);
+    CHECK(ran.code == 0);
+    CHECK(std::ranges::count(ran.out, '\n') == 3);
+    CHECK((ran.out == "\n\n\n") == (*tokens == '0'));
+  }
+}
+
 TEST_CASE("sample: on a terminal a conversation has a marker, and Ctrl-C ends a reply, then the program") {
   OnTerminal run(command("-i -n 1000000000 --ignore-eos --seed 3"));
   run.until("> ");

@@ -116,13 +116,13 @@ class Talk {
       note(
           "sample: the trained length of {} tokens is full: the last {} are kept, here and when it is full "
           "again\n",
-          room_, kept);
+          c_.gpt.config().context, kept);
     history_.erase(history_.begin(), history_.end() - std::min(kept, std::int64_t(history_.size())));
     generator_.start(history_, seed_of_round(c_.seed, ++times_full_));
   }
 
   const Conversation& c_;
-  std::int64_t room_;  // the trained length
+  std::int64_t room_;  // tokens: the trained length, but for one token and one that follows at least
   model::Generator generator_;
   std::vector<std::int32_t> history_;  // what the generator holds
   std::int64_t times_full_ = 0;
