@@ -136,6 +136,8 @@ std::vector<std::string> expand_inputs(const std::vector<std::string>& arguments
 }
 
 void check_output(const fs::path& output, const std::vector<std::string>& inputs) {
+  require(output != "-", Exit::usage,
+          "-o -: expected the name of a file; only prepare --text writes to standard output");
   std::error_code error;
   for (const std::string& input : inputs)
     require(input == "-" || !fs::equivalent(input, output, error), Exit::usage,

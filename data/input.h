@@ -21,7 +21,8 @@ namespace data {
 std::vector<std::string> expand_inputs(const std::vector<std::string>& arguments);
 
 // Whether `output` can be written and is none of `inputs` (what expand_inputs() gave, and other files).
-// Throws Error(usage) if it is one of them or exists and is no regular file, Error(io) if it is not writable.
+// Throws Error(usage) if it is one of them, is "-" or exists and is no regular file, Error(io) if it is not
+// writable.
 void check_output(const std::filesystem::path& output, const std::vector<std::string>& inputs);
 
 // Whether `file` is a regular file that begins as gzip data do.

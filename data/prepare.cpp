@@ -81,9 +81,7 @@ class Preparation {
   }
 
   void check_output() const {
-    require(options_.text || options_.output != "-", Exit::usage,
-            "-o -: a token file needs a name; standard output is for --text");
-    if (options_.output == "-") return;
+    if (options_.text && options_.output == "-") return;
     std::vector<std::string> inputs = files_;
     for (const std::string& vocabulary : {options_.vocab, options_.tokenizer})
       if (!vocabulary.empty()) inputs.push_back(vocabulary);

@@ -235,6 +235,8 @@ TEST_CASE("token exchange: prepare, export and import give the same tokens and d
         CHECK(starts_of(dir / "back") == starts_of(dir / "z.bin"));
         CHECK(back.validation_from() == back.size());
         CHECK(back.vocab_sha256() == file.vocab_sha256());
+        CHECK(back.container().meta("source") ==
+              fmt::format("{} tokens, {} bytes", format, fs::file_size(dir / "all")));
         if (kind == "bbpe")  // it loses nothing, so its tokens tell how much text there was
           CHECK(back.text_bytes_train() == file.text_bytes_train() + file.text_bytes_validation());
         run("inspect", "verify back");
@@ -300,6 +302,9 @@ TEST_CASE("token exchange: bad files, one line each") {
   refused("import nanogpt foreign --vocab foreign -o new", 4, {"foreign"});
   refused("import nanogpt foreign --vocab vocabulary -o foreign", 2, {"foreign", "also an input"});
   refused("import nanogpt foreign --vocab vocabulary -o none/new", 7, {"none/new"});
+  refused("import nanogpt foreign --vocab vocabulary -o -", 2, {"-o -"});
+  refused("export npy tokens -o -", 2, {"-o -"});
+  CHECK(!fs::exists(dir / "-"));
   refused("import npy foreign --vocab vocabulary -o new", 2, {"FORMAT npy", "llmc|nanogpt"});
   refused("export llmc checkpoint -o new", 2, {"checkpoint", "token file"});
   refused("export llmc vocabulary -o new", 3, {"vocabulary"});

@@ -115,6 +115,7 @@ TEST_CASE("tools: prepare's errors are one line and leave nothing") {
                  {in + "--raw --doc-sep x", 2, "--doc-sep"},
                  {"- - " + target, 2, "twice"},
                  {text + "--t2s off -o -", 2, "--text"},
+
                  {text + "--t2s off -o ''", 2, "-o"},
                  {text + "--t2s off -o " + quoted(files.in.path()), 2, "regular file"},
                  {text + "--t2s off -o /dev/null", 2, "regular file"},

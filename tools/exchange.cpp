@@ -1,6 +1,7 @@
 #include "tools/exchange.h"
 
-#include <filesystem>
+#include <fmt/format.h>
+
 #include <memory>
 
 #include "data/input.h"
@@ -34,14 +35,15 @@ int import_file(const Flags& f) {
   const auto vocabulary = data::load_vocabulary(f.vocabulary, {.lower = !f.cased});
   data::ForeignTokens tokens(f.file, format_of(f.format), vocabulary->size());
   const data::Interrupt interrupt;
-  const auto summary = data::import_tokens(tokens, *vocabulary, f.output, f.validation,
-                                           {.t2s = "unknown",
-                                            .opencc_version = "",
-                                            .unicode_version = "",
-                                            .source = std::filesystem::path(f.file).filename().string(),
-                                            .counts = "",
-                                            .made_by = made_by()},
-                                           [&] { interrupt.check(); });
+  const auto summary =
+      data::import_tokens(tokens, *vocabulary, f.output, f.validation,
+                          {.t2s = "unknown",
+                           .opencc_version = "",
+                           .unicode_version = "",
+                           .source = fmt::format("{} tokens, {} bytes", f.format, tokens.bytes()),
+                           .counts = "",
+                           .made_by = made_by()},
+                          [&] { interrupt.check(); });
   note("{}: {} tokens, {} documents; training {} tokens, validation {} tokens\n", printable(f.output),
        count_of(summary.tokens), count_of(summary.documents), count_of(summary.validation_from),
        count_of(summary.tokens - summary.validation_from));
