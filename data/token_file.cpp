@@ -141,7 +141,8 @@ std::unique_ptr<Tokenizer> TokenFile::tokenizer() const {
 }
 
 std::string TokenFile::fingerprint() const {
-  return fmt::format("{}-{}", size_, engine::crc32_hex(file_.find("tokens_crc32")->bytes));
+  return fmt::format("{}-{}-{}", size_, validation_from_,
+                     engine::crc32_hex(file_.find("tokens_crc32")->bytes));
 }
 
 void TokenFile::verify() const {

@@ -141,7 +141,7 @@ class TokenFile {
   std::unique_ptr<Tokenizer> tokenizer() const;
   const std::string& vocab_sha256() const { return file_.meta("vocab_sha256"); }
   const engine::ContainerReader& container() const noexcept { return file_; }
-  // Tells whether two files hold the same tokens: hex digits made of N and the CRCs.
+  // Tells whether two files hold the same tokens in the same parts: N, where validation begins, and a CRC.
   std::string fingerprint() const;
 
   // ids[i] = token `from + i`. Throws Error(data) past the end. Any thread; resident memory stays bounded.

@@ -60,6 +60,7 @@ class Files {
     make("a", 97, 1, vocabulary + "0.05");
     make("b", 33, 3, vocabulary + "0.1");
     make("c", 1, 1, vocabulary + "0");
+    make("split", 97, 1, vocabulary + "0.2");
     make("other", 50, 2, "--kind char --cased");
     const Ran exported =
         tests::run_command(program("tokenizer") + " export '" + path("v") + "' -o '" + path("v.txt") + "'");
@@ -221,7 +222,7 @@ TEST_CASE("train data: a run goes on with the same files and weights only") {
   TempDir folder;
   run(on("a.bin:0.7,b.bin:0.3") + "-x 4 -v 0 --stop-at 2" + out(folder));
   for (const char* files : {"a.bin:0.6,b.bin:0.4", "a.bin:0.7,a.bin:0.3", "b.bin:0.3,a.bin:0.7", "a.bin",
-                            "a.bin,b.bin", "a.bin:7,b.bin:3,b.bin:1"}) {
+                            "a.bin,b.bin", "a.bin:7,b.bin:3,b.bin:1", "split.bin:0.7,b.bin:0.3"}) {
     CAPTURE(files);
     const Ran ran = train("--resume -d " + Files::get().list(files) + out(folder));
     tests::check_one_line(ran, "train_gpt", 4, {"other weights"});

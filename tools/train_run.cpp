@@ -99,10 +99,11 @@ void TrainRun::load(const Resumed& resumed) {
   const engine::Checkpoint& checkpoint = *checkpoint_at;
   checkpoint.load(store_, stream_);
   checkpoint.load(*optimizer_, store_, stream_);
-  require(saved.data_fingerprint == data_.fingerprint(), Exit::checkpoint,
-          "{}: was trained on other data than {} holds now, or with other weights; give the same with -d, or "
-          "start anew with --init-from",
-          checkpoint.path(), flags_.data);
+  require(
+      saved.data_fingerprint == data_.fingerprint(), Exit::checkpoint,
+      "{}: was trained on other data than {} holds now, or on another split of it, or with other weights; "
+      "give the same with -d, or start anew with --init-from",
+      checkpoint.path(), flags_.data);
   require(saved.validation_fingerprint == data_.validation_fingerprint(), Exit::checkpoint,
           "{}: was validated on other data than {} now; give the same --val-data, or start anew with "
           "--init-from",
