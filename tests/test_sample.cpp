@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -202,6 +203,18 @@ TEST_CASE("sample: how well a file is predicted") {
   tests::copy_changed(folder / "all", folder / "other",
                       [](tests::ContainerParts& file) { file.metadata["vocab_size"] = "40000"; });
   check_refused(sample(trained("--ppl " + quoted("other"))), "sample", 3, "vocab_size 40000");
+}
+
+TEST_CASE("sample: a signal ends the wait for standard input") {
+  TempDir folder;
+  const std::string pipe = "'" + (folder / "pipe").string() + "'";
+  for (const char* flag : {"--ppl -", "-f -"}) {
+    CAPTURE(flag);
+    const Ran ran = run_command("mkfifo -m 600 " + pipe + "; exec 3<>" + pipe +
+                                "; timeout --preserve-status -s INT -k 10 1 " + program("sample") + " " +
+                                trained(flag) + " <&3; code=$?; rm " + pipe + "; exit $code");
+    CHECK(ran.code == 128 + SIGINT);
+  }
 }
 
 TEST_CASE("sample: precision on the CPU") {

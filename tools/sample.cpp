@@ -60,9 +60,7 @@ struct Model {  // what a checkpoint holds, on a device
   model::Gpt gpt;
 };
 
-void score(const Flags& f, Model& m, const data::Tokenizer& tokenizer, const engine::Checkpoint& checkpoint,
-           const data::Interrupt& interrupt) {
-  const tools::ScoredText text = tools::open_scored(f.scored_file, tokenizer, checkpoint);
+void score(const Flags& f, const tools::ScoredText& text, Model& m, const data::Interrupt& interrupt) {
   if (!f.quiet && !text.part.empty()) tools::note("sample: {}: {}\n", f.scored_file, text.part);
   const tools::Perplexity found =
       tools::measure(m.gpt, m.stream, text, kMostChecked, [&interrupt] { interrupt.check(); });
@@ -135,9 +133,12 @@ int run(const Flags& f) {
   tools::Prompt prompt;  // a conversation need not begin with one
   if (!f.interactive || !text.empty()) prompt = tools::make_prompt(*tokenizer, text, f.rules);
   tools::shorten(prompt, config, f.tokens, "sample");
-  const data::Interrupt interrupt;  // before the first thread starts, so that all hold the signals back
+  std::optional<tools::ScoredText> scored;
+  if (!f.scored_file.empty()) scored = tools::open_scored(f.scored_file, *tokenizer, checkpoint);
+  // Before the first thread starts, so that all hold the signals back; after what standard input is read for.
+  const data::Interrupt interrupt;
   Model m(f, checkpoint, config);
-  if (!f.scored_file.empty()) return score(f, m, *tokenizer, checkpoint, interrupt), 0;
+  if (scored) return score(f, *scored, m, interrupt), 0;
 
   const std::uint64_t seed = choose_seed(f.seed);
   if (!f.quiet)
