@@ -36,8 +36,8 @@ class Interleaving {
   std::vector<std::uint64_t> drawn_;  // draws that the part had
 };
 
-// Positive weights from 1e-9 to 1e9 as whole numbers of at most nine digits in their proportion: what is
-// decimal stays exact, and a weight that is too small beside the others counts as one.
+// Positive weights from 1e-9 to 1e9 as whole numbers in their proportion, up to 1e9 together: what is decimal
+// stays exact, and a weight that is too small beside the others counts as one.
 std::vector<std::uint64_t> shares_of(std::span<const double> weights);
 
 class Mixture {

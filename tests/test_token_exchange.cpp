@@ -245,6 +245,22 @@ TEST_CASE("token exchange: prepare, export and import give the same tokens and d
   }
 }
 
+TEST_CASE("token exchange: other programs see the whole vocabulary of live tokens, there and back") {
+  const tests::TempDir dir;
+  const data::LiveVocabulary live(std::make_unique<data::WordPiece>(vocabulary(1400)),
+                                  {0, 1, 2, 3, 4, 5, 6, 100, 200, 300, 399}, "test");
+  write_tokens(dir / "live", live);
+  const auto run = [&](const std::string& arguments) {
+    return tests::run_command("cd " + quoted(dir.path()) + " && " + tests::program("inspect") + " " +
+                              arguments);
+  };
+  const auto exported = run("export nanogpt live -o ids --part all");
+  CHECK(exported.err == "ids: 9 of 9 tokens (--part all), of a vocabulary of 1,400\n");
+  REQUIRE(run("import nanogpt ids -o back --vocab live").code == 0);
+  CHECK(run("ids back --count 9").out == "5 6 3 100 3 200 300 399 3\n");
+  CHECK(data::TokenFile(dir / "back").vocab_size() == 1400);
+}
+
 TEST_CASE("token exchange: bad files, one line each") {
   const tests::TempDir dir;
   data::save_tokenizer(vocabulary(20), dir / "vocabulary");
@@ -302,6 +318,7 @@ TEST_CASE("token exchange: bad files, one line each") {
   refused("import nanogpt foreign --vocab foreign -o new", 4, {"foreign"});
   refused("import nanogpt foreign --vocab vocabulary -o foreign", 2, {"foreign", "also an input"});
   refused("import nanogpt foreign --vocab vocabulary -o none/new", 7, {"none/new"});
+  refused("import nanogpt foreign --vocab vocabulary --cased -o new", 2, {"--cased", "knows its rules"});
   refused("import nanogpt foreign --vocab vocabulary -o -", 2, {"-o -"});
   refused("export npy tokens -o -", 2, {"-o -"});
   CHECK(!fs::exists(dir / "-"));

@@ -32,11 +32,15 @@ std::string count_of(std::uint64_t count) { return with_commas(static_cast<std::
 
 int import_file(const Flags& f) {
   data::check_output(f.output, {f.file, f.vocabulary});
-  const auto vocabulary = data::load_vocabulary(f.vocabulary, {.lower = !f.cased});
-  data::ForeignTokens tokens(f.file, format_of(f.format), vocabulary->size());
+  require(!f.cased || !engine::begins_as_container(f.vocabulary), Exit::usage,
+          "--cased with --vocab {}: that file knows its rules; leave the flag out, or give a vocab.txt",
+          f.vocabulary);
+  const auto loaded = data::load_vocabulary(f.vocabulary, {.lower = !f.cased});
+  const data::Tokenizer& vocabulary = loaded->whole();  // other programs know no live tokens
+  data::ForeignTokens tokens(f.file, format_of(f.format), vocabulary.size());
   const data::Interrupt interrupt;
   const auto summary =
-      data::import_tokens(tokens, *vocabulary, f.output, f.validation,
+      data::import_tokens(tokens, vocabulary, f.output, f.validation,
                           {.t2s = "unknown",
                            .opencc_version = "",
                            .unicode_version = "",
@@ -50,9 +54,8 @@ int import_file(const Flags& f) {
   if (summary.documents == 1)
     note(
         "inspect: warning: {} is one document: it has no end-of-text, id {}, before its last token; was it "
-        "made "
-        "with {}?\n",
-        printable(f.file), vocabulary->end_of_text(), printable(f.vocabulary));
+        "made with {}?\n",
+        printable(f.file), vocabulary.end_of_text(), printable(f.vocabulary));
   return 0;
 }
 
@@ -72,7 +75,7 @@ int export_file(const Flags& f) {
   const data::Interrupt interrupt;
   data::export_tokens(file, from, to, format_of(f.format), f.output, [&] { interrupt.check(); });
   note("{}: {} of {} tokens (--part {}), of a vocabulary of {}\n", printable(f.output), count_of(to - from),
-       count_of(file.size()), f.part, count_of(file.vocab_size()));
+       count_of(file.size()), f.part, count_of(file.tokenizer()->whole().size()));
   return 0;
 }
 
