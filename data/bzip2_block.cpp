@@ -179,11 +179,10 @@ bool Bzip2BlockDecoder::make_table(const std::uint8_t* lengths, Table& table) co
 
 Bzip2Result Bzip2BlockDecoder::read_symbols(BitReader& bits) {
   const int end = symbols_ - 1;
-  links_.resize(kBzip2MostBytes);
   std::fill(std::begin(counts_), std::end(counts_), 0);
   std::uint8_t order[256];
   std::copy_n(alphabet_, symbols_ - 2, order);
-  std::uint32_t* out = links_.data();
+  std::uint32_t* out = links_.get();
   std::uint32_t* const last = out + kBzip2MostBytes;
   std::size_t run = 0, digit = 1;
   const auto write_run = [&] {
@@ -218,7 +217,7 @@ Bzip2Result Bzip2BlockDecoder::read_symbols(BitReader& bits) {
       }
       if (run > 0 && !write_run()) return Bzip2Result::damaged;
       if (symbol == end) {
-        size_ = static_cast<std::size_t>(out - links_.data());
+        size_ = static_cast<std::size_t>(out - links_.get());
         return bits.passed_end() ? Bzip2Result::cut : Bzip2Result::ok;
       }
       if (out == last) return Bzip2Result::damaged;
@@ -245,7 +244,6 @@ bool Bzip2BlockDecoder::invert(std::uint32_t origin, std::vector<std::uint8_t>& 
   if (origin >= size_) return false;
   std::uint32_t sum = 0;
   for (std::uint32_t& count : counts_) count = std::exchange(sum, sum + count);
-  back_.resize(kBzip2MostBytes);
   for (std::uint32_t i = 0; i < size_; ++i) {
     const std::uint32_t byte = links_[i] & 0xFF, to = counts_[byte]++;
     back_[i] = to << 8 | byte;

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -102,9 +103,12 @@ class Bzip2BlockDecoder {
   std::uint8_t alphabet_[256];
   std::vector<std::uint8_t> selectors_;
   Table tables_[kMostTables];
-  std::vector<std::uint32_t> links_, back_;  // [bytes of the block]
-  std::size_t size_ = 0;                     // of the block
-  std::uint32_t counts_[256];                // of each byte in it
+  // [kBzip2MostBytes], of which a block writes as many as it has before it reads them: a short one touches no
+  // more memory than that.
+  std::unique_ptr<std::uint32_t[]> links_ = std::make_unique_for_overwrite<std::uint32_t[]>(kBzip2MostBytes),
+                                   back_ = std::make_unique_for_overwrite<std::uint32_t[]>(kBzip2MostBytes);
+  std::size_t size_ = 0;       // of the block
+  std::uint32_t counts_[256];  // of each byte in it
 };
 
 }  // namespace data
