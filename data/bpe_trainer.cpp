@@ -153,7 +153,7 @@ class Trainer {
   // The words, kBorder before, between and behind them. Each token stands at its first and at its last byte,
   // what is between them is neither's id: so both neighbours of a token are beside it.
   std::vector<std::uint32_t> ids_;
-  std::vector<std::uint64_t> times_;    // [places] how often the word there occurs; beyond the end: once
+  std::vector<std::uint32_t> times_;    // [places] how often the word there occurs; beyond the end: once
   std::vector<std::string> tokens_;     // [ids] their bytes
   std::vector<std::uint32_t> lengths_;  // [ids] of them
   std::uint64_t level_ = UINT64_MAX;
@@ -181,10 +181,10 @@ Trainer::Trainer(WordCounts counts, const BpeTraining& options) : options_(optio
     repeated += word.times > 1 ? word.bytes + 1 : 0;
   }
   engine::require(
-      places < UINT32_MAX, Exit::data,
-      "the different words of the text have {} bytes, more than byte-level BPE can be trained on; give "
-      "less text",
-      places);
+      places < UINT32_MAX && counts.text_bytes() <= UINT32_MAX, Exit::data,
+      "the text has {} bytes, its different words {}; byte-level BPE is trained on fewer than 2^32; "
+      "give less text",
+      counts.text_bytes(), places);
   sums_.resize(std::clamp(std::bit_ceil(places), kFewestSums, kMostSums));
   sum_shift_ = 64 - static_cast<std::uint64_t>(std::countr_zero(sums_.size()));
   ids_.reserve(places);
@@ -196,7 +196,7 @@ Trainer::Trainer(WordCounts counts, const BpeTraining& options) : options_(optio
       if ((word.times == 1) != once) continue;
       for (const char byte : word.text()) ids_.push_back(id_of[static_cast<unsigned char>(byte)]);
       ids_.push_back(kBorder);
-      if (!once) times_.resize(ids_.size(), word.times);
+      if (!once) times_.resize(ids_.size(), static_cast<std::uint32_t>(word.times));
     }
   }
 }

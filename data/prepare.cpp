@@ -1,5 +1,7 @@
 #include "data/prepare.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <memory>
 #include <optional>
@@ -303,6 +305,7 @@ class Preparation {
     // Standard input can be read once, training and encoding need it twice.
     if (std::ranges::find(files_, "-") != files_.end()) spool_.emplace(options_.output.parent_path());
     auto tokenizer = train_on_inputs();
+    malloc_trim(0);  // what training took is free, but most of it was not given back
     if (spool_) spool_->flush(), spooled_ = true;
     const VocabularyReport trained = report_.vocabulary;
     report_ = {};

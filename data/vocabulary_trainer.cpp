@@ -1,6 +1,7 @@
 #include "data/vocabulary_trainer.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <atomic>
@@ -108,6 +109,7 @@ WordCounts VocabularyTrainer::count_sample(const std::function<void()>& poll) {
     guarded(counts[0], true);
   }
   if (error) std::rethrow_exception(error);
+  malloc_trim(0);  // the documents are gone, but their memory lies between what lives on
   for (std::size_t i = 1; i < counts.size(); ++i) counts[0].merge(std::exchange(counts[i], {}));
   return std::move(counts[0]);
 }
