@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "tests/changed_container.h"
 #include "tests/trained_model.h"
 #include "tests/training.h"
 
@@ -134,6 +135,22 @@ TEST_CASE("resume: the flags come from the checkpoint, a stated one wins, model 
   REQUIRE(steps.size() == 9);
   CHECK(steps[5]["lr"] > 0);
   CHECK(steps[6]["lr"] == 0);
+}
+
+TEST_CASE("resume: a position in the data that is not that of the tokens read is refused") {
+  TempDir folder;
+  run(small_run() + "-x 4 -v 0 -s 0 --stop-at 2" + out(folder));
+  tests::write_file(folder / "saved", tests::read_file(folder / "m.bin"));
+  const auto position = tests::state_of(folder / "m.bin")["next_sample"].get<std::uint64_t>();
+  for (const std::uint64_t wrong : {position - 1, position + 1, position + (std::uint64_t{1} << 59)}) {
+    CAPTURE(wrong);
+    tests::copy_changed(folder / "saved", folder / "m.bin", [&](tests::ContainerParts& checkpoint) {
+      auto state = nlohmann::json::parse(checkpoint.metadata["state"]);
+      state["next_sample"] = wrong;
+      checkpoint.metadata["state"] = state.dump();
+    });
+    check_refused(train("--resume" + out(folder)), "train_gpt", 4, std::to_string(wrong) + " windows");
+  }
 }
 
 TEST_CASE("resume: other validation data are refused, the best loss would mean nothing") {

@@ -109,6 +109,10 @@ void TrainRun::load(const Resumed& resumed) {
           "--init-from",
           checkpoint.path(), flags_.validation_data.empty() ? flags_.data : flags_.validation_data);
   state_ = saved.state;
+  const auto tokens = std::uint64_t(state_.tokens), length = std::uint64_t(flags_.length);
+  require(tokens % length == 0 && tokens / length == state_.next_sample, Exit::checkpoint,
+          "{}: the state of its run is damaged: {} tokens, expected those of {} windows of {}",
+          checkpoint.path(), tokens, state_.next_sample, length);
   data_.training().seek(state_.next_sample);
   state_.evaluation_due = state_.evaluation_due && evaluates();
   saved_ = true;
