@@ -138,6 +138,29 @@ TEST_CASE("text: pieces joined are the text that the new tokens add to the promp
   }
 }
 
+TEST_CASE("text: a blank at the prompt's end is the one before the next word") {
+  const auto shown = [](const std::string& given, const std::string& next) {
+    const tools::Prompt prompt = tools::make_prompt(vocabulary(), given);
+    tools::ShownText stream(vocabulary(), prompt, {});
+    std::string text = prompt.text;
+    for (std::int32_t id : tools::prompt_tokens(vocabulary(), next)) stream.push(id, text);
+    stream.finish(text);
+    return text;
+  };
+  CHECK(shown("a", "b a 北") == "a b a北");
+  CHECK(shown("a ", "b a 北") == "a b a北");
+  CHECK(shown("a\n", "b") == "a\nb");
+  CHECK(shown("a  ", "b") == "a  b");
+  CHECK(shown("a ", "北 b") == "a 北b");
+  CHECK(shown("北 ", "b a") == "北 b a");
+  // Of byte-level BPE every blank is a token's.
+  tools::ShownText bytes(byte_vocabulary(), tools::make_prompt(byte_vocabulary(), "a "), {});
+  std::string text;
+  for (std::int32_t id : tools::prompt_tokens(byte_vocabulary(), " b")) bytes.push(id, text);
+  bytes.finish(text);
+  CHECK(text == " b");
+}
+
 TEST_CASE("text: end-of-text ends it and is not shown") {
   TextModel model;
   const Ids prompt = tools::prompt_tokens(vocabulary(), "北京");

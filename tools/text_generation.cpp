@@ -37,6 +37,8 @@ ShownText::ShownText(const data::Tokenizer& tokenizer, const Prompt& prompt, con
   for (std::int32_t id : prompt.tokens) shown += decoder_.push(std::uint32_t(id)).size();
   const std::vector<std::uint32_t> ids(prompt.tokens.begin(), prompt.tokens.end());
   cut_ = tokenizer.decode(ids).size() - shown;
+  after_blank_ = tokenizer.words() == data::WordRule::bert && !prompt.text.empty() &&
+                 std::string_view(" \t\r\n").find(prompt.text.back()) != std::string_view::npos;
   percent_.push(held_);
 }
 
@@ -60,8 +62,13 @@ void ShownText::finish(std::string& out) {
 void ShownText::show(std::string_view decoded, std::string& out) {
   const std::size_t skip = std::min(cut_, decoded.size());
   cut_ -= skip;
+  decoded.remove_prefix(skip);
+  if (after_blank_ && !decoded.empty()) {  // the blank between two words is there already
+    decoded.remove_prefix(decoded.front() == ' ');
+    after_blank_ = false;
+  }
   std::string text;
-  repair_.push(decoded.substr(skip), text);
+  repair_.push(decoded, text);
   pass(decode_urls_ ? percent_.push(text) : text, out);
 }
 

@@ -46,7 +46,8 @@ class ShownText {
   const data::Tokenizer& tokenizer_;
   bool decode_urls_, ended_ = false;
   data::StreamDecoder decoder_;
-  std::size_t cut_ = 0;             // bytes of the prompt that the decoder has yet to return
+  std::size_t cut_ = 0;       // bytes of the prompt that the decoder has yet to return
+  bool after_blank_ = false;  // nothing new was shown yet, and the prompt ends in a blank without a token
   data::Utf8Repair repair_{false};  // what a byte-level vocabulary draws need not be UTF-8
   data::PercentDecoder percent_;
   std::string held_;  // of the prompt's: no stop text is looked for there
