@@ -8,6 +8,7 @@
 
 using namespace engine;
 using tests::Doubles;
+using tests::Numbers;
 
 namespace {
 const float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -24,12 +25,7 @@ TEST_CASE("add") {
         .name = fmt::format("add [{}]", n),
         .inputs = {{.shape = {n}}, {.shape = {n}}},
         .op = [](Tape& t, const auto& given) { return ops::add(t, given.inputs[0], given.inputs[1]); },
-        .reference =
-            [](const std::vector<Doubles>& v) {
-              Doubles y = v[0];
-              for (std::size_t i = 0; i < y.size(); i++) y[i] += v[1][i];
-              return y;
-            },
+        .reference = [](const std::vector<Numbers>& v) { return tests::added(v[0], v[1]); },
     });
 }
 

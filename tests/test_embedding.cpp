@@ -1,7 +1,7 @@
 #include "tests/op_case.h"
 
 using namespace engine;
-using tests::Doubles;
+using tests::Numbers;
 
 TEST_CASE("embedding") {
   for (auto [rows, vocab, dim] :
@@ -16,8 +16,8 @@ TEST_CASE("embedding") {
         .ids = {ids},
         .op = [](Tape& t, const auto& given) { return ops::embedding(t, given.ids[0], *given.params[0]); },
         .reference =
-            [ids, dim = dim](const std::vector<Doubles>& v) {
-              Doubles y;
+            [ids, dim = dim](const std::vector<Numbers>& v) {
+              Numbers y;
               for (std::int32_t id : ids)
                 y.insert(y.end(), v[0].begin() + id * dim, v[0].begin() + (id + 1) * dim);
               return y;

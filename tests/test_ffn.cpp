@@ -5,7 +5,8 @@
 
 using namespace engine;
 using tests::check;
-using tests::Doubles;
+using tests::Number;
+using tests::Numbers;
 using tests::OpCase;
 
 TEST_CASE("linear gelu") {
@@ -26,15 +27,9 @@ TEST_CASE("linear gelu") {
                                         with_bias ? given.params[1] : nullptr);
               },
           .reference =
-              [=, rows = rows, in = in, out = out](const std::vector<Doubles>& v) {
-                Doubles y;
-                for (std::int64_t r = 0; r < rows; r++)
-                  for (std::int64_t o = 0; o < out; o++) {
-                    double x = with_bias ? v[2][std::size_t(o)] : 0;
-                    for (std::int64_t i = 0; i < in; i++)
-                      x += v[0][std::size_t(r * in + i)] * v[1][std::size_t(o * in + i)];
-                    y.push_back(x * 0.5 * std::erfc(-x / std::sqrt(2.0)));
-                  }
+              [=, rows = rows](const std::vector<Numbers>& v) {
+                Numbers y = tests::linear(v[0], v[1], with_bias ? &v[2] : nullptr, std::size_t(rows));
+                for (Number& x : y) x = tests::gelu(x);
                 return y;
               },
       });
@@ -48,13 +43,13 @@ TEST_CASE("swiglu") {
         .inputs = {{.shape = {rows, 2 * dim}, .deviation = 2}},
         .op = [](Tape& t, const auto& given) { return ops::swiglu(t, given.inputs[0]); },
         .reference =
-            [rows = rows, dim = dim](const std::vector<Doubles>& v) {
-              Doubles y;
+            [rows = rows, dim = dim](const std::vector<Numbers>& v) {
+              Numbers y;
               for (std::int64_t r = 0; r < rows; r++)
                 for (std::int64_t c = 0; c < dim; c++) {
-                  const double gate = v[0][std::size_t(r * 2 * dim + c)],
+                  const Number gate = v[0][std::size_t(r * 2 * dim + c)],
                                up = v[0][std::size_t(r * 2 * dim + dim + c)];
-                  y.push_back(gate / (1 + std::exp(-gate)) * up);
+                  y.push_back(stored(stored(gate / (1 + exp(-gate))) * up));
                 }
               return y;
             },

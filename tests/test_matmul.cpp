@@ -4,6 +4,7 @@
 
 using namespace engine;
 using tests::Doubles;
+using tests::Numbers;
 
 namespace {
 
@@ -67,20 +68,6 @@ struct Product {
   }
 };
 
-// x w^T + bias + residual
-Doubles linear(const Doubles& x, const Doubles& w, const Doubles* bias, const Doubles* residual,
-               std::size_t rows) {
-  const std::size_t in = x.size() / rows, out = w.size() / in;
-  Doubles y(rows * out);
-  for (std::size_t r = 0; r < rows; r++)
-    for (std::size_t o = 0; o < out; o++) {
-      double sum = (bias ? (*bias)[o] : 0) + (residual ? (*residual)[r * out + o] : 0);
-      for (std::size_t i = 0; i < in; i++) sum += x[r * in + i] * w[o * in + i];
-      y[r * out + o] = sum;
-    }
-  return y;
-}
-
 }  // namespace
 
 TEST_CASE("matrix product: all transposes, with everything that can be added") {
@@ -132,8 +119,8 @@ TEST_CASE("linear") {
                                    with_bias ? given.params[1] : nullptr);
               },
           .reference =
-              [=, rows = rows](const std::vector<Doubles>& v) {
-                return linear(v[0], v[1], with_bias ? &v[2] : nullptr, nullptr, std::size_t(rows));
+              [=, rows = rows](const std::vector<Numbers>& v) {
+                return tests::linear(v[0], v[1], with_bias ? &v[2] : nullptr, std::size_t(rows));
               },
       });
     }
@@ -150,8 +137,8 @@ TEST_CASE("linear with a residual") {
               return ops::linear_add(t, given.inputs[0], *given.params[0], given.params[1], given.inputs[1]);
             },
         .reference =
-            [rows = rows](const std::vector<Doubles>& v) {
-              return linear(v[0], v[2], &v[3], &v[1], std::size_t(rows));
+            [rows = rows](const std::vector<Numbers>& v) {
+              return tests::added(tests::linear(v[0], v[2], &v[3], std::size_t(rows)), v[1]);
             },
     });
 }
@@ -165,7 +152,10 @@ TEST_CASE("linear: the input may be its own residual") {
           [](Tape& t, const auto& given) {
             return ops::linear_add(t, given.inputs[0], *given.params[0], nullptr, given.inputs[0]);
           },
-      .reference = [](const std::vector<Doubles>& v) { return linear(v[0], v[1], nullptr, &v[0], 5); },
+      .reference =
+          [](const std::vector<Numbers>& v) {
+            return tests::added(tests::linear(v[0], v[1], nullptr, 5), v[0]);
+          },
   });
 }
 

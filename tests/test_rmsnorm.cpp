@@ -12,14 +12,12 @@ TEST_CASE("rmsnorm") {
         .op = [](Tape& t,
                  const auto& given) { return ops::rmsnorm(t, given.inputs[0], *given.params[0], 1e-2f); },
         .reference =
-            [=](const std::vector<tests::Doubles>& v) {
-              tests::Doubles y = v[0];
-              for (std::size_t r = 0; r < std::size_t(rows); r++) {
-                double* x = &y[r * std::size_t(dim)];
-                double square = 0;
-                for (std::size_t c = 0; c < std::size_t(dim); c++) square += x[c] * x[c];
-                const double scale = 1 / std::sqrt(square / double(dim) + double(1e-2f));
-                for (std::size_t c = 0; c < std::size_t(dim); c++) x[c] *= scale * v[1][c];
+            [rows = std::size_t(rows), dim = std::size_t(dim)](const std::vector<tests::Numbers>& v) {
+              tests::Numbers y;
+              for (std::size_t r = 0; r < rows; r++) {
+                const std::span<const tests::Number> x(&v[0][r * dim], dim);
+                const tests::Number scale = 1 / sqrt(dot(x, x) / double(dim) + double(1e-2f));
+                for (std::size_t c = 0; c < dim; c++) y.push_back(stored(x[c] * scale * v[1][c]));
               }
               return y;
             },

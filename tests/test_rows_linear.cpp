@@ -2,7 +2,7 @@
 #include "kernels/rows_linear.h"
 
 #include "engine/ops.h"
-#include "tests/op_case.h"
+#include "tests/card_case.h"
 
 namespace {
 
