@@ -137,3 +137,16 @@ TEST_CASE("kernels refuse a storage type they lack") {
   const k::Add p{.y = {x, k::DType::i32}, .a = {x, k::DType::i32}, .b = {x, k::DType::i32}, .count = 1};
   CHECK(std::string(run(k::Cpu{}, p).what) == "unsupported dtype");
 }
+
+// The Makefile's MOVES: a compiler that breaks this breaks more.
+TEST_CASE("constants are what they are written as") {
+  const volatile double expected[] = {1, 1, 0, 0};
+  const std::vector<double> doubles{1, 1, 0, 0};
+  const std::vector<std::int64_t> integers{1, 1, 0, 0};
+  const std::vector<float> floats{1, 1, 1, 1, 0, 0, 0, 0};
+  for (std::size_t i = 0; i < 4; i++) {
+    CHECK(doubles[i] == expected[i]);
+    CHECK(integers[i] == std::int64_t(expected[i]));
+    CHECK(floats[2 * i] == float(expected[i]));
+  }
+}
