@@ -8,6 +8,14 @@
 
 namespace tests {
 
+// Whether this is a build under the address sanitizer, which keeps memory of its own and reserves more
+// addresses than any limit.
+#ifdef __SANITIZE_ADDRESS__
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
 // $SHARED_DATA, else ../shared/data relative to the repository; empty where there is none.
 std::filesystem::path shared_data();
 // $GOLDEN_DIR, else ../shared/golden, else tests/golden in the repository.

@@ -160,14 +160,8 @@ TEST_CASE("bad machine: more memory than there is") {
        {model + "-b 1M --ffn 16777216", 6, {"memory", "MiB", "--batch"}}});
 }
 
-#ifdef __SANITIZE_ADDRESS__
-constexpr bool kSanitized = true;  // reserves more addresses than any limit
-#else
-constexpr bool kSanitized = false;
-#endif
-
 TEST_CASE("bad machine: a limit on memory" *
-          doctest::skip(tests::lacks("bad machine: a limit on memory", kSanitized,
+          doctest::skip(tests::lacks("bad machine: a limit on memory", tests::kSanitized,
                                      "the address sanitizer needs more"))) {
   const Scene scene;
   const std::string model = train() + "-d zhwiki.bin -o x ";

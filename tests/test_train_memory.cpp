@@ -10,12 +10,6 @@
 #include "tests/support.h"
 #include "tests/trained_model.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kOwnMemoryOnly = false;  // a sanitizer keeps memory of its own
-#else
-constexpr bool kOwnMemoryOnly = true;
-#endif
-
 namespace {
 
 // MiB of a row of the memory table.
@@ -37,7 +31,7 @@ double resident_bytes() {  // of this process, now
 TEST_CASE("train memory: the peak is within 5 % of the printed plan, with evaluation, samples and saving" *
           doctest::skip(tests::lacks("train memory: the peak is within 5 % of the printed plan, with "
                                      "evaluation, samples and saving",
-                                     !kOwnMemoryOnly, "a sanitizer takes memory of its own"))) {
+                                     tests::kSanitized, "a sanitizer takes memory of its own"))) {
   const auto& model = tests::TrainedModel::get();
   const tests::TempDir folder;
   const std::string out = (folder / "m.bin").string();
@@ -82,7 +76,7 @@ TEST_CASE("train memory: the plan has what samples take, where there are any") {
 
 TEST_CASE("generation: the memory that a generator names is what it takes" *
           doctest::skip(tests::lacks("generation: the memory that a generator names is what it takes",
-                                     !kOwnMemoryOnly, "a sanitizer takes memory of its own"))) {
+                                     tests::kSanitized, "a sanitizer takes memory of its own"))) {
   model::GptConfig config;
   config.vocab = 50000, config.layers = 2, config.width = 64, config.ffn = 4096;
   config.heads = {.query = 4, .kv = 4, .dim = 64};
