@@ -118,6 +118,8 @@ class Gemm {
     if (p.d.add) {
       if (cudaMalloc(&elsewhere, std::size_t(p.m * p.n) * size_of(p.d.t)) != cudaSuccess)
         return cudaGetLastError(), Status{};
+      // initcheck does not see what products store by TMA.
+      cudaMemset(elsewhere, 0, std::size_t(p.m * p.n) * size_of(p.d.t));
       probe.residual = {p.d.p, p.d.t};
       probe.d = {elsewhere, p.d.t, false};
     }
