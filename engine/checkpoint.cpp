@@ -1,7 +1,6 @@
 #include "engine/checkpoint.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -175,13 +174,12 @@ std::vector<float> Checkpoint::values_of(const std::string& name, const Shape& s
   require(entry.shape == dims(shape), Exit::checkpoint,
           "{}: tensor {} does not have the shape {} of its configuration", path(), name, to_string(shape));
   check_crc(file_, entry, crc32_);
+  require(all_finite(entry.bytes, entry.type), Exit::checkpoint,
+          "{}: tensor {} holds a value that is not finite; use an earlier checkpoint", path(), name);
   std::vector<float> values;
   if (rounded)
     for (k::bf16 v : entry.as<k::bf16>()) values.push_back(float(v));
   else values.assign(entry.as<float>().begin(), entry.as<float>().end());
-  const bool finite = std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
-  require(finite, Exit::checkpoint,
-          "{}: tensor {} holds a value that is not finite; use an earlier checkpoint", path(), name);
   return values;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "data/byte_source.h"
 
@@ -22,5 +23,13 @@ class StringSource final : public data::ByteSource {
   const std::string& bytes_;
   std::size_t piece_, given_ = 0;
 };
+
+// Adds all that a source gives to `text`, at most `room` bytes at a time; what comes before an error is
+// there.
+inline void read_all(data::ByteSource& source, std::string& text, std::size_t room) {
+  std::vector<std::byte> buffer(room);
+  while (const std::size_t count = source.read(buffer))
+    text.append(reinterpret_cast<const char*>(buffer.data()), count);
+}
 
 }  // namespace tests

@@ -11,6 +11,7 @@
 #include "data/sha256.h"
 #include "data/utf8.h"
 #include "engine/error.h"
+#include "tests/error_code.h"
 #include "tests/support.h"
 
 namespace {
@@ -98,16 +99,7 @@ Vocabulary random_vocabulary(std::string_view text, std::size_t size, std::mt199
 }
 
 std::string refusal(const std::string& payload) {
-  try {
-    data::parse_byte_bpe(payload, "FILE");
-  } catch (const engine::Error& error) {
-    CHECK(error.code == engine::Exit::checkpoint);
-    const std::string what = error.what();
-    CHECK(what.starts_with("FILE: "));
-    CHECK(what.find('\n') == what.npos);
-    return what;
-  }
-  return "taken";
+  return tests::refusal_of_file([&] { data::parse_byte_bpe(payload, "FILE"); });
 }
 
 }  // namespace

@@ -31,9 +31,7 @@ Got unpacked(const std::string& bytes, int threads, std::size_t piece = 1 << 20,
   try {
     const auto source = data::bunzip2(std::make_unique<tests::StringSource>(bytes, piece), "FILE", threads,
                                       [&](std::string line) { got.warnings += line.find("FILE: ") == 0; });
-    std::vector<std::byte> buffer(room);
-    while (const std::size_t count = source->read(buffer))
-      got.text.append(reinterpret_cast<const char*>(buffer.data()), count);
+    tests::read_all(*source, got.text, room);
   } catch (const engine::Error& error) {
     got.error = error.what();
     CHECK(error.code == engine::Exit::data);

@@ -8,6 +8,7 @@
 #include "data/id_ranges.h"
 #include "data/sha256.h"
 #include "engine/error.h"
+#include "tests/error_code.h"
 #include "tests/support.h"
 
 namespace {
@@ -36,20 +37,8 @@ data::ForeignBpe like_gpt2(const std::vector<std::string>& merged) {
   return {bpe(merged), rising(0, end), {{end, "<|endoftext|>"}}, "FILE"};
 }
 
-template <class F> std::string refusal(F&& make) {
-  try {
-    make();
-  } catch (const engine::Error& error) {
-    CHECK(error.code == engine::Exit::checkpoint);
-    const std::string what = error.what();
-    CHECK(what.starts_with("FILE: "));
-    CHECK(what.find('\n') == what.npos);
-    return what;
-  }
-  return "taken";
-}
 std::string refused_payload(const std::string& payload) {
-  return refusal([&] { data::parse_foreign_bpe(payload, "FILE"); });
+  return tests::refusal_of_file([&] { data::parse_foreign_bpe(payload, "FILE"); });
 }
 bool holds(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
 
@@ -114,7 +103,7 @@ TEST_CASE("foreign BPE: the self-contained form") {
 
 TEST_CASE("foreign BPE: what is refused") {
   const auto made = [](Ids ids, data::ForeignBpe::Markers markers) {
-    return refusal([&] { data::ForeignBpe(bpe({"he"}), ids, std::move(markers), "FILE"); });
+    return tests::refusal_of_file([&] { data::ForeignBpe(bpe({"he"}), ids, std::move(markers), "FILE"); });
   };
   CHECK(made(rising(0, 257), {}) == "taken");
   CHECK(holds(made(rising(0, 256), {}), "256 ids for 257 tokens"));

@@ -27,9 +27,7 @@ Got unpacked(Unpack unpack, const std::string& bytes, std::size_t piece = 1 << 2
   Got got;
   try {
     const auto source = unpack(std::make_unique<tests::StringSource>(bytes, piece), "FILE");
-    std::vector<std::byte> buffer(room);
-    while (const std::size_t count = source->read(buffer))
-      got.text.append(reinterpret_cast<const char*>(buffer.data()), count);
+    tests::read_all(*source, got.text, room);
   } catch (const engine::Error& error) {
     got.error = error.what();
     CHECK(error.code == engine::Exit::data);
